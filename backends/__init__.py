@@ -1,0 +1,1 @@
+"""The engine of Mastovault: everything but the screens."""

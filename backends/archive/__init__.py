@@ -1,0 +1,1 @@
+"""The stored form: what the bytes in a vault mean (docs/format.md)."""

@@ -1,0 +1,1 @@
+"""How a host is reached: over SSH, or directly when the app runs on it."""

@@ -1,0 +1,1 @@
+"""What is on a host: where its Mastodon is and how it is set up."""
