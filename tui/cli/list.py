@@ -1,0 +1,77 @@
+"""`mastovault list`: snapshots, newest first."""
+
+from __future__ import annotations
+
+import click
+from backends.catalog import Catalog
+
+from backends.config.load import load
+from backends.config.paths import Paths
+from backends.errors import ConfigurationError
+from backends.model import Asset, SnapshotInfo, rfc3339, utc_now
+from backends.operations.fleet import refresh_vaults
+from tui.cli import show
+
+
+def parse_target(text: str) -> tuple[str, Asset | None]:
+    """Split `HOST[/ASSET]`. Raises `ConfigurationError` for an unknown asset."""
+    host, _, name = text.partition("/")
+    if not name:
+        return host, None
+    try:
+        return host, Asset(name)
+    except ValueError:
+        known = ", ".join(Asset)
+        raise ConfigurationError(f"{name} is no asset", f"The assets are {known}.") from None
+
+
+@click.command("list")
+@click.argument("target", metavar="[HOST[/ASSET]]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.pass_obj
+def command(paths: Paths, target: str | None, as_json: bool) -> None:
+    """Snapshots, newest first; those of one run belong together as a restore point."""
+    config = load(paths.config_file)
+    host, asset = parse_target(target) if target else (None, None)
+    catalog = Catalog(paths.cache_dir)
+    refresh_vaults(config, catalog)
+    found = catalog.snapshots(host, asset)
+    if host and not found and host not in config.hosts:
+        raise ConfigurationError(f"no host named {host} is known", "`mastovault host list` shows the hosts.")
+    if as_json:
+        show.document({"snapshots": [_json(snapshot) for snapshot in found]})
+        return
+    if not found:
+        click.echo("No snapshots yet.")
+        return
+    now = utc_now()
+    show.rows(
+        ("SNAPSHOT", "AGE", "SIZE", "VAULTS", "RUN", "NOTE"),
+        (
+            (
+                snapshot.id,
+                show.age(snapshot.at, now),
+                show.size(snapshot.bytes),
+                ",".join(snapshot.vaults),
+                snapshot.run,
+                "in part" if snapshot.in_part else "",
+            )
+            for snapshot in found
+        ),
+    )
+
+
+def _json(snapshot: SnapshotInfo) -> dict[str, object]:
+    return {
+        "id": snapshot.id,
+        "host": snapshot.host,
+        "asset": snapshot.asset.value,
+        "at": rfc3339(snapshot.at),
+        "bytes": snapshot.bytes,
+        "vaults": list(snapshot.vaults),
+        "run": snapshot.run,
+        "verified_at": snapshot.verified_at and rfc3339(snapshot.verified_at),
+        "drilled_at": snapshot.drilled_at and rfc3339(snapshot.drilled_at),
+        "checked_at": snapshot.checked_at and rfc3339(snapshot.checked_at),
+        "in_part": snapshot.in_part,
+    }
