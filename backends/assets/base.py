@@ -48,10 +48,15 @@ class BackupContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a backup found, for the manifest. `unchanged` names the existing snapshot that stays good instead."""
+    """What a backup found, for the manifest.
+
+    `unchanged` names the existing snapshot that stays good instead; `skipped` says why there is nothing to copy (media
+    that an object storage keeps). With either of them nothing was written: discard, don't commit.
+    """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     unchanged: str | None = None
+    skipped: str | None = None
 
 
 class AssetHandler(Protocol):
