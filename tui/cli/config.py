@@ -41,7 +41,7 @@ def lacks(paths: Paths) -> list[str]:
     if not config.encryption.recipients:
         found.append("no recipient can read the backups yet: run `mastovault key new`")
     if not config.vaults:
-        found.append("no vault is configured: add a [vaults.NAME] table (docs/configuration.md)")
+        found.append("no vault is configured: run `mastovault vault add NAME DIRECTORY`")
     if not config.hosts:
         found.append("no host is configured: run `mastovault host add NAME ADDRESS`")
     return found

@@ -18,6 +18,7 @@ COMMANDS = {
     "backup": "Back up assets now.",
     "list": "Snapshots and restore points.",
     "host": "Add, probe, list or forget hosts.",
+    "vault": "Add or list the vaults.",
     "key": "Make, show or check the encryption keys.",
     "config": "Check, show or locate the configuration.",
     "runs": "Runs going on and gone by; follow one.",
