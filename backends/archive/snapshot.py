@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from backends.archive.manifest import Manifest, ObjectEntry
 
@@ -24,8 +24,15 @@ class SnapshotWriter(Protocol):
         """`<host>/<asset>/<time>-<id>`."""
         ...
 
-    def write(self, name: str, source: Source, *, compress: bool) -> ObjectEntry:
+    def write(
+        self, name: str, source: Source, *, compress: bool, already: tuple[Literal["zstd"], ...] = ()
+    ) -> ObjectEntry:
         """Read `source` to its end and store it as `name` (+ `.zst` with `compress`) + `.age`.
+
+        `already` are codecs that the host has applied to what `source` gives: they come first in the entry's `codecs`
+        (`["zstd", "age"]` for a stream that was compressed there; `name` then ends in `.zst`, `compress` is False). The
+        entry's `plain_bytes` then counts what was read from `source`, and its `plain_sha256` is empty: the innermost
+        bytes were never seen here.
 
         Progress is counted by the caller's source or the writer's job. An object counts only when the snapshot commits:
         check the source's exit status before that.

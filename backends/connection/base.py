@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -53,7 +53,10 @@ class Process(ABC):
 
     @abstractmethod
     def read(self, size: int = -1, /) -> bytes:
-        """Read up to `size` bytes of stdout; b"" at its end. Raises `ConnectionFailed` when the connection is lost."""
+        """Read up to `size` bytes of stdout, as soon as some are there; b"" at its end.
+
+        Raises `ConnectionFailed` when the connection is lost.
+        """
 
     @abstractmethod
     def write(self, data: bytes) -> None:
@@ -98,8 +101,14 @@ class Connection(ABC):
     login_user: str
 
     @abstractmethod
-    def start(self, command: Command) -> Process:
+    def start(self, command: Command, *, on_stderr: Callable[[bytes], None] | None = None) -> Process:
         """Start a command whose output is streamed.
+
+        Args:
+            command: what to run.
+            on_stderr: called with stderr as it arrives, raw pieces of any length, from a thread of the connection; for
+                followers of progress. All of it was delivered before `Process.wait` returns; `stderr_tail()` works
+                all the same. It must be quick and not raise. A password prompt of sudo or su is not in it.
 
         Raises:
             ConnectionFailed: the connection is gone.
