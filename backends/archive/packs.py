@@ -119,15 +119,15 @@ class PackCutter:
         position = 0
         while (member := self._waiting) is not None:
             head = _normal(member).tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
-            if position and position + len(head) + member.info.size > self._target:
-                break
             offset = position + len(head)
+            padding = -member.info.size % BLOCK
+            if position and offset + member.info.size + padding > self._target:
+                break
             digest = hashlib.sha256()
             yield head
             for chunk in member.content:
                 digest.update(chunk)
                 yield chunk
-            padding = -member.info.size % BLOCK
             yield bytes(padding)
             position = offset + member.info.size + padding
             self._placed(_place(member, digest.hexdigest(), pack, offset))
