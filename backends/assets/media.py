@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from backends.archive.file_index import IndexSpool
-from backends.archive.packs import PackCutter, pack_key
+from backends.archive.packs import PACK_BYTES, PackCutter, pack_key
 from backends.archive.snapshot import SnapshotWriter
 from backends.assets.base import BackupContext, Outcome, Plan, Step
 from backends.assets.media_bucket import observe_bucket, storage_name
@@ -157,12 +158,13 @@ def _copy(context: BackupContext, writer: SnapshotWriter, look: _Look, listing: 
     job.step("copying files", listing.size)
     spool = IndexSpool()
     reader = TreeReader(context.connection, look.root, look.as_user, job, spool.add)
-    cutter = PackCutter(reader.members(listing), reader.placed)
     host = writer.id.partition("/")[0]
     packs = 0
-    while pack := cutter.next_pack():
-        writer.write_shared(pack_key(host, pack.id), pack, compress=False)
-        packs += 1
+    with closing(reader.members(listing)) as members:  # ends the remote tar whatever happens
+        cutter = PackCutter(members, reader.placed, PACK_BYTES)
+        while pack := cutter.next_pack():
+            writer.write_shared(pack_key(host, pack.id), pack, compress=False)
+            packs += 1
     account = reader.account
     if account.unreadable and not account.stored:
         raise AssetFailed(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -86,9 +87,9 @@ class TreeReader:
         self._doubtful: set[bytes] = set()
         self._now = 0.0
 
-    def members(self, listing: Iterable[Listed]) -> Iterator[Member]:
+    def members(self, listing: Iterable[Listed]) -> Generator[Member, None, None]:
         """Every file that can be read, in order; one that changed while it was read comes once more."""
-        for batch in batches(listing):
+        for batch in batches(listing, files=BATCH_FILES, size=BATCH_BYTES):
             yield from self._batch({one.path: one for one in batch})
 
     def placed(self, placed: Placed) -> None:
@@ -111,40 +112,43 @@ class TreeReader:
         """One tar over `names`; returns its exit status."""
         self._doubtful.clear()
         command = Command(sh(_TAR, self._root), as_user=self._as_user)
-        with self._connection.start(command) as process:
+        with self._connection.start(command) as process, self._explained(process):
             forget = self._job.on_cancel(process.terminate)
             feeder = _Feeder(process, names)
             try:
                 waiting = iter(names)
                 for member in read_members(process):
-                    self._job.check_cancelled()
                     path = member.path
                     if not any(path == name for name in waiting):  # moves on to the name, past those that are missing
                         raise TarTorn(f"tar sent a file that was not asked for: {clean(path, 80)}")
-                    yield Member(member.info, self._content(member, batch[path]))
+                    yield Member(member.info, self._content(process, member, batch[path]))
                 feeder.join()
                 status = process.wait(timeout=60)
-            except (TarTorn, TimeoutError) as error:
-                self._job.check_cancelled()
-                raise self._torn(process, error) from error
-            except MastovaultError:
-                self._job.check_cancelled()  # a lost stream is how a cancel looks from here
-                raise
             finally:
                 forget()
             self._job.check_cancelled()
             if status not in _TAR_DONE:
-                raise self._torn(process, TarTorn(f"tar ended with status {status}"))
+                raise TarTorn(f"tar ended with status {status}")
             if status:
                 self._remember(process.stderr_tail())
         return status
 
-    def _torn(self, process: Process, error: Exception) -> AssetFailed:
-        said = process.stderr_tail().strip().splitlines()
-        return AssetFailed(
-            f"Reading the media from {self._connection.host} broke off: {said[-1] if said else error or 'no answer'}.",
-            "Nothing was stored; run the backup again.",
-        )
+    @contextmanager
+    def _explained(self, process: Process) -> Iterator[None]:
+        """Turn a stream that broke off into one sentence, or into `Cancelled` when that is why."""
+        try:
+            yield
+        except (TarTorn, TimeoutError) as error:
+            self._job.check_cancelled()
+            said = process.stderr_tail().strip().splitlines()
+            raise AssetFailed(
+                f"Reading the media from {self._connection.host} broke off: "
+                f"{said[-1] if said else str(error) or 'tar does not end'}.",
+                "Nothing was stored; run the backup again.",
+            ) from error
+        except MastovaultError:
+            self._job.check_cancelled()  # a lost stream is how a cancel looks from here
+            raise
 
     def _remember(self, said: str) -> None:
         for line in said.splitlines():
@@ -152,12 +156,14 @@ class TreeReader:
                 self.account.complaints.append(line)
                 self._job.log(f"tar: {line}")
 
-    def _content(self, member: Member, listed: Listed) -> Iterator[bytes]:
+    def _content(self, process: Process, member: Member, listed: Listed) -> Iterator[bytes]:
+        """The member's bytes, counted. It runs while `_stream` waits, so it explains its own faults."""
         chunk = b""
-        for chunk in member.content:
-            self._job.advance(len(chunk))
-            self._job.check_cancelled()
-            yield chunk
+        with self._explained(process):
+            for chunk in member.content:
+                self._job.advance(len(chunk))
+                self._job.check_cancelled()
+                yield chunk
         info = member.info
         seconds = listed.mtime // 1_000_000_000
         fresh = self._now - seconds < _FRESH_SECONDS
@@ -254,7 +260,7 @@ class _Feeder:
             self._error = error
 
 
-def batches(listing: Iterable[Listed], *, files: int = BATCH_FILES, size: int = BATCH_BYTES) -> Iterator[list[Listed]]:
+def batches(listing: Iterable[Listed], *, files: int, size: int) -> Iterator[list[Listed]]:
     """Split a listing so that one batch has at most so many files and, but for a single larger file, bytes."""
     remaining = iter(listing)
     while batch := list(islice(remaining, 1)):
