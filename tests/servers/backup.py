@@ -6,14 +6,14 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from backends.archive.manifest import Manifest, ObjectEntry
 from backends.archive.snapshot import Source
 from backends.config.schema import HostConfig
 from backends.connection.base import Command, Completed, Connection, Process
 from backends.connection.open import open_connection
-from backends.errors import Cancelled
+from backends.errors import BecomeRefused, Cancelled
 from backends.progress import QuietJob
 
 UNPRIVILEGED = "nobody"
@@ -33,8 +33,8 @@ class AsNobody(Connection):
     def __init__(self, inner: Connection) -> None:
         self._inner = inner
 
-    def start(self, command: Command) -> Process:
-        return self._inner.start(self._lowered(command))
+    def start(self, command: Command, *, on_stderr: Callable[[bytes], None] | None = None) -> Process:
+        return self._inner.start(self._lowered(command), on_stderr=on_stderr)
 
     def run(self, command: Command, *, stdin: bytes = b"", timeout: float = 60.0, limit: int = 1 << 23) -> Completed:
         return self._inner.run(self._lowered(command), stdin=stdin, timeout=timeout, limit=limit)
@@ -49,10 +49,12 @@ class AsNobody(Connection):
         self._inner.close()
 
     def _lowered(self, command: Command) -> Command:
-        if os.geteuid() != 0 or command.as_user is not None:
+        if command.as_user not in {None, UNPRIVILEGED}:
+            raise BecomeRefused("nobody becomes nobody else")
+        if os.geteuid() != 0:
             return command
         lower = ("setpriv", f"--reuid={UNPRIVILEGED}", "--regid=nogroup", "--clear-groups", "--")
-        return replace(command, argv=(*lower, *command.argv))
+        return replace(command, argv=(*lower, *command.argv), as_user=None)
 
 
 class MemoryWriter:
@@ -64,7 +66,9 @@ class MemoryWriter:
         self.objects: dict[str, bytes] = {}
         self.compressed: dict[str, bool] = {}
 
-    def write(self, name: str, source: Source, *, compress: bool) -> ObjectEntry:
+    def write(
+        self, name: str, source: Source, *, compress: bool, already: tuple[Literal["zstd"], ...] = ()
+    ) -> ObjectEntry:
         data = b"".join(iter(lambda: source.read(100_000), b""))
         assert name not in self.objects
         self.objects[name] = data
