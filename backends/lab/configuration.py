@@ -1,0 +1,35 @@
+"""The configuration of a lab's fleet, with an encryption key of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyrage
+import tomlkit
+
+if TYPE_CHECKING:
+    from backends.lab.lab import Lab
+
+
+def write_configuration(lab: Lab) -> None:
+    """Write `config.toml` and the identity beside it."""
+    identity = pyrage.x25519.Identity.generate()
+    key_file = lab.directory / "client/identity.age"
+    key_file.touch(mode=0o600)
+    key_file.write_text(f"# public key: {identity.to_public()}\n{identity}\n")
+
+    document = tomlkit.document()
+    document.add(tomlkit.comment("The fleet of a lab; `mastovault demo` makes it anew each time."))
+    document["encryption"] = {"recipients": [str(identity.to_public())], "identity": str(key_file)}
+    document["vaults"] = {"local": {"type": "directory", "path": str(lab.directory / "vault")}}
+    document["hosts"] = {
+        name: {
+            "address": host.address,
+            "identity_file": str(lab.directory / "client/id_ed25519"),
+            "known_hosts": str(lab.directory / "client/known_hosts"),
+        }
+        for name, host in lab.hosts.items()
+    }
+    lab.config_file.write_text(tomlkit.dumps(document))
+    for place in (lab.paths.state_dir, lab.paths.cache_dir, lab.directory / "vault"):
+        place.mkdir(mode=0o700)
