@@ -75,6 +75,8 @@ class RedisPlace:
     password: Secret | None = None
     tls: bool = False
     sentinel: bool = False
+    """`host` and `port` are those of the first sentinel, which knows where `sentinel_master` is."""
+    sentinel_master: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,8 @@ class SecretFile:
     owner: str
     group: str
     bytes: int
+    format: str = "dotenv"
+    """`dotenv`, `systemd` (an EnvironmentFile), or `raw` (kept as it is, its settings not read)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
