@@ -16,13 +16,15 @@ MARKER = ".mastovault-lab"
 class Claim:
     """A lab's hold on its directory; ends with the process, or with `release`."""
 
-    def __init__(self, directory: Path) -> None:
-        """Take the directory and empty it of an earlier lab.
+    def __init__(self, directory: Path, mark: str) -> None:
+        """Take the directory and empty it of an earlier lab; `mark` is noted for those who want to belong to it.
 
         Raises:
             ConfigurationError: it is in use by a live lab, holds something else, or cannot be written.
         """
         self.directory = directory.absolute()
+        self.mark = mark
+        self.lock = -1
         try:
             self._take()
         except OSError as error:
@@ -50,7 +52,7 @@ class Claim:
                 "Stop it first, or choose another directory with --dir.",
             ) from None
         os.ftruncate(self.lock, 0)
-        os.pwrite(self.lock, json.dumps({"pid": os.getpid()}).encode(), 0)
+        os.pwrite(self.lock, json.dumps({"pid": os.getpid(), "mark": self.mark}).encode(), 0)
         self.clear()
 
     def clear(self) -> None:
@@ -68,6 +70,11 @@ class Claim:
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
+
+
+def mark_of(directory: Path) -> str:
+    """The mark of the lab in a directory: a process that carries it in its environment ends with the lab."""
+    return str(json.loads((directory / MARKER).read_text())["mark"])
 
 
 def _holder(marker: Path) -> str:

@@ -36,7 +36,8 @@ _TEMPLATE = "many_production"
 class Lab:
     """A fleet of `hosts` hosts, made from `seed`, with `rows` posts each.
 
-    Use `start` and `stop`, or as a context manager. With `history` it begins with real backups of the past days.
+    Use `start` and `stop`, or as a context manager. With `history` it begins with real backups of the past days; a
+    `temporary` one's directory is removed at the end, also after a crash.
 
     Attributes:
         directory: everything is in it.
@@ -54,6 +55,7 @@ class Lab:
         rows: int = STATUSES,
         *,
         history: bool = False,
+        temporary: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = directory.absolute()
@@ -65,6 +67,7 @@ class Lab:
         self.bucket: BucketServer | None = None
         self._plans = plan_fleet(hosts, seed, rows)
         self._history = history
+        self._temporary = temporary
         self._say = say or (lambda _text: None)
         self._claim: Claim | None = None
         self._processes: Processes | None = None
@@ -78,7 +81,7 @@ class Lab:
             ConfigurationError: the directory is in use, or holds something else.
             LabError: a server did not come up; what was started is stopped again.
         """
-        self._claim = Claim(self.directory)
+        self._claim = Claim(self.directory, self.mark)
         try:
             self._build()
         except BaseException:
@@ -146,6 +149,8 @@ class Lab:
         if self._claim is None:
             raise RuntimeError("the directory is not claimed")
         self._processes = Processes(self.mark, hold=(self._claim.lock,))
+        if self._temporary:
+            self._processes.delete_at_end(self.directory)
         self._say(f"starting PostgreSQL, Redis and S3 for {len(self._plans)} hosts")
         self._start_servers()
         self._say("making databases, files and queues")

