@@ -150,7 +150,15 @@ def _native(connection: Connection, host_name: str, host: HostConfig, seen: Look
     place = probe_database(connection, place, user=user, program_dirs=seen.program_dirs)
     roles, redis_warnings = redis_roles(environment, host.redis_url)
     files = tuple(
-        SecretFile(path=file.path, mode=file.mode, owner=file.owner, group=file.group, bytes=file.bytes, format=form)
+        SecretFile(
+            path=file.path,
+            mode=file.mode,
+            owner=file.owner,
+            group=file.group,
+            bytes=file.bytes,
+            format=form,
+            read_as=file.read_as,
+        )
         for file, form in sources
     )
     warnings = [*settings.warnings, *place.warnings, *redis_warnings]

@@ -21,7 +21,7 @@ mark=$1 limit=$2; shift 2
 say() { printf '\n%s %s %s\n' "$mark" "$1" "$2"; }
 for path do
   if [ -f "$path" ]; then
-    about=$(stat -L -c '%a %s %u %g %U/%G' -- "$path" 2>/dev/null) || about='0 0 0 0 /'
+    about=$(stat -L -c '%a %s %u %g %Y %U/%G' -- "$path" 2>/dev/null) || about='0 0 0 0 0 /'
     size=${about#* }; size=${size%% *}
     if [ ! -r "$path" ]; then say unreadable "$about"
     elif [ "$size" -gt "$limit" ]; then say large "$about"
@@ -29,7 +29,7 @@ for path do
       say read "$about"
       head -c "$limit" -- "$path" 2>/dev/null || say failed "$about"
     fi
-  elif [ -e "$path" ]; then say special '0 0 0 0 /'
+  elif [ -e "$path" ]; then say special '0 0 0 0 0 /'
   else
     dir=$path state=absent
     while dir=${dir%/*}; [ -n "$dir" ]; do
@@ -37,10 +37,10 @@ for path do
       [ -x "$dir" ] || state=hidden
       break
     done
-    say "$state" '0 0 0 0 /'
+    say "$state" '0 0 0 0 0 /'
   fi
 done
-say end '0 0 0 0 /'
+say end '0 0 0 0 0 /'
 """
 
 
@@ -78,6 +78,10 @@ class HostFile:
     gid: int = 0
     owner: str = ""
     group: str = ""
+    modified: int = 0
+    """Seconds since 1970."""
+    read_as: str | None = None
+    """Who answered; None is the login user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ def _read(connection: Connection, paths: Sequence[str], user: str | None) -> dic
             path = paths[len(found)]
         else:
             break
-        found[path] = _file(path, state, about, content)
+        found[path] = _file(path, state, about, content, user)
     raise CommandFailed(
         f"the shell of {clean(connection.host, 100)} did not answer as expected while files were read"
         + (f": {clean(done.stderr, 300).strip()}" if done.stderr.strip() else ""),
@@ -145,11 +149,11 @@ def _read(connection: Connection, paths: Sequence[str], user: str | None) -> dic
     )
 
 
-def _file(path: str, state: str, about: str, content: bytes) -> HostFile:
+def _file(path: str, state: str, about: str, content: bytes, user: str | None) -> HostFile:
     # Names of a directory service may hold spaces, so they come last.
-    *numbers, names = about.split(" ", 4)
+    *numbers, names = about.split(" ", 5)
     values = [int(part, 8 if index == 0 else 10) for index, part in enumerate(numbers) if _digits(part, index)]
-    mode, size, uid, gid = values if len(values) == 4 else (0, 0, 0, 0)
+    mode, size, uid, gid, modified = values if len(values) == 5 else (0, 0, 0, 0, 0)
     owner, _, group = names.partition("/")
     known = FileState(state) if state in set(FileState) else FileState.FAILED
     return HostFile(
@@ -162,6 +166,8 @@ def _file(path: str, state: str, about: str, content: bytes) -> HostFile:
         gid=gid,
         owner=_name(owner, uid),
         group=_name(group, gid),
+        modified=modified,
+        read_as=user,
     )
 
 

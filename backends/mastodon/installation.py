@@ -105,6 +105,8 @@ class SecretFile:
     bytes: int
     format: str = "dotenv"
     """`dotenv`, `systemd` (an EnvironmentFile), or `raw` (kept as it is, its settings not read)."""
+    read_as: str | None = None
+    """The user who may read it; None is the login user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
