@@ -158,7 +158,6 @@ def _dump(
             tables, why = counts.finish()
     finally:
         stream.close()
-        session.terminate()
     job.check_cancelled()
     return entry, {
         "tables": tables,

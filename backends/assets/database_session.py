@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from backends.assets.database_access import DIRECT_SETTING, command, explain, parameters, through_pgbouncer
 from backends.connection.base import Command, Connection, Process
-from backends.errors import AssetFailed, ConnectionFailed, MastovaultError
+from backends.errors import AssetFailed, Cancelled, ConnectionFailed, MastovaultError
 from backends.mastodon.installation import DatabasePlace
 
 # Big enough for the catalogue of a server with thousands of tables.
@@ -63,7 +64,7 @@ class Session:
         self.snapshot = str(self.ask("SELECT to_jsonb(pg_export_snapshot())", timeout=timeout))
 
     def ask(self, query: str, *, timeout: float | None = None) -> Any:
-        """Run one query that gives one JSON value, and return that.
+        """Run one query that gives one JSON value, and return that; None for NULL or no row.
 
         Raises:
             AssetFailed: the query failed (which ends the session), or took longer than `timeout` seconds.
@@ -71,8 +72,8 @@ class Session:
         """
         lines = [line for line in self._exchange(query.strip() + ";", timeout) if line.strip()]
         try:
-            return json.loads(lines[-1])
-        except (IndexError, ValueError) as error:
+            return json.loads(lines[-1]) if lines else None
+        except ValueError as error:
             raise AssetFailed(f"psql on {self.host} gave an answer that cannot be read.") from error
 
     def terminate(self) -> None:
@@ -83,7 +84,12 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._process.close()
+        with self._process:
+            if error is None:
+                # Without input psql rolls back and goes; ended by a signal it may take its time
+                self._process.close_stdin()
+                with suppress(TimeoutError, MastovaultError):
+                    self._process.wait(timeout=5)
 
     def _exchange(self, sql: str, timeout: float | None) -> list[str]:
         late = threading.Event()
@@ -95,12 +101,14 @@ class Session:
             # The first line feed also ends a line that a shell's banner left open.
             self._process.write(f"{sql}\n\\echo\n\\echo {self._end}\n".encode())
             return self._answer()
-        except (OSError, EOFError, ConnectionFailed) as error:
+        except (OSError, EOFError, ConnectionFailed, Cancelled) as error:
             if late.is_set():
                 raise AssetFailed(
                     f"PostgreSQL on {self.host} gave no answer within {timeout:g} seconds.",
                     "Look whether a migration or maintenance holds a lock, and how loaded the host is.",
                 ) from error
+            if isinstance(error, Cancelled):
+                raise
             raise self._failure() from error
         finally:
             if watchdog:
