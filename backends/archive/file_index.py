@@ -96,24 +96,31 @@ def read_index(source: Source) -> Iterator[IndexEntry]:
 
 
 class IndexSpool:
-    """Keeps an index in memory, compressed (about 70 bytes a file), until the packs are written."""
+    """Keeps an index in memory, compressed (about 50 bytes a file), until the packs are written."""
 
     def __init__(self) -> None:
         self._compressor = zstandard.ZstdCompressor(level=3).compressobj()
         self._parts: list[bytes] = []
+        self._open = bytearray()
         self.entries = 0
 
     def add(self, entry: IndexEntry) -> None:
         """Take the next entry; the caller adds them in order of their paths."""
         self.entries += 1
-        part = self._compressor.compress(encode(entry))
-        if part:
-            self._parts.append(part)
+        self._open += encode(entry)
+        if len(self._open) >= _CHUNK:
+            self._keep(self._compressor.compress(bytes(self._open)))
+            self._open.clear()
 
     def source(self) -> Source:
         """The whole plain index to read once; nothing can be added afterwards."""
-        self._parts.append(self._compressor.flush())
+        self._keep(self._compressor.compress(bytes(self._open)))
+        self._keep(self._compressor.flush())
         return _SpoolSource(self._parts)
+
+    def _keep(self, part: bytes) -> None:
+        if part:
+            self._parts.append(bytes(memoryview(part)))  # a copy of its own size; the original was made larger
 
 
 class _SpoolSource:

@@ -71,6 +71,7 @@ def read_members(source: Source) -> Iterator[Member]:
     Raises:
         TarTorn: the stream ended early or holds what GNU tar does not write for files and links.
     """
+    source = _Buffered(source)
     names: dict[bytes, str] = {}
     while True:
         head = _exactly(source, BLOCK)
@@ -159,6 +160,23 @@ class PackSource:
         return bytes(parts)
 
 
+class _Buffered:
+    """Reads large pieces, since a header is only 512 bytes and a read over SSH is dear."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._data = b""
+        self._at = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes, at most one piece; b"" at the end."""
+        if self._at == len(self._data):
+            self._data, self._at = self._source.read(CHUNK), 0
+        piece = self._data[self._at : self._at + size if size >= 0 else None]
+        self._at += len(piece)
+        return piece
+
+
 def _normal(member: Member) -> tarfile.TarInfo:
     """The header as it is stored: relative name, owner and times kept, no set-user-id, nothing else of the host's."""
     info = tarfile.TarInfo(member.path.decode("utf-8", "surrogateescape"))
@@ -203,9 +221,12 @@ def _content(source: Source, size: int) -> Iterator[bytes]:
 
 
 def _exactly(source: Source, size: int) -> bytes:
-    parts = bytearray()
+    first = source.read(size) if size else b""
+    if len(first) == size:
+        return first
+    parts = bytearray(first)
     while len(parts) < size:
-        chunk = source.read(size - len(parts))
+        chunk = source.read(size - len(parts)) if parts else b""
         if not chunk:
             raise TarTorn("the tar stream ended early")
         parts += chunk

@@ -160,7 +160,7 @@ def _copy(context: BackupContext, writer: SnapshotWriter, look: _Look, listing: 
     reader = TreeReader(context.connection, look.root, look.as_user, job, spool.add)
     host = writer.id.partition("/")[0]
     packs = 0
-    with closing(reader.members(listing)) as members:  # ends the remote tar whatever happens
+    with closing(reader.members(listing.drain())) as members:  # ends the remote tar whatever happens
         cutter = PackCutter(members, reader.placed, PACK_BYTES)
         while pack := cutter.next_pack():
             writer.write_shared(pack_key(host, pack.id), pack, compress=False)

@@ -1,7 +1,7 @@
 """What is in a media tree: one `find` on the host, its records sorted here in bounded memory.
 
 GNU find is asked for NUL-separated records, so that any name survives as the bytes it is. A million files stay below
-50 MB: sorted runs are kept compressed and merged when they are needed.
+50 MB: sorted runs are kept in compressed blocks, and merged when they are needed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from backends.errors import AssetFailed
 from backends.untrusted import clean
 
 _RUN = 32 * 1024
-_CHUNK = 256 * 1024
 _MAX_RECORD = 64 * 1024
 _KEEP_NAMES = 1000
-_WINDOW_LOG = 17
-"""128 KiB: what one open run costs while merging."""
+_BLOCK = 1024
+"""Records that are in the open per run while merging."""
 _NUMBERS = re.compile(rb"(\d{1,20})\t(-?)(\d{1,20})(?:\.(\d{1,30}))?\t([0-7]{1,5})\t")
 # Directories that cannot be opened are reported as `u` and not entered; all else that is no directory is listed.
 _SCRIPT = r"""cd -- "$1" || exit 9
@@ -110,7 +109,7 @@ class Listing:
     unreadable_count: int = 0
     followed_not: list[bytes] = field(default_factory=list)
     """Symbolic links to directories: kept as links, what they lead to is not copied. The first thousand."""
-    _runs: list[bytes] = field(default_factory=list)
+    _runs: list[list[bytes]] = field(default_factory=list)
     _open: list[Listed] = field(default_factory=list)
 
     def add(self, listed: Listed) -> None:
@@ -134,31 +133,33 @@ class Listing:
         if len(self._open) >= _RUN:
             self._close_run()
 
-    def __iter__(self) -> Iterator[Listed]:
-        """Every file and link, sorted by path; a path that was listed twice comes once."""
+    def drain(self) -> Iterator[Listed]:
+        """Every file and link, sorted by path, once; memory is let go of on the way. A double path comes once."""
+        runs, self._runs = self._runs, []
+        rest, self._open = sorted(self._open), []
         last: bytes | None = None
-        for listed in heapq.merge(*(_read_run(run) for run in self._runs), iter(sorted(self._open))):
+        for listed in heapq.merge(*map(_read_run, runs), iter(rest)):
             if listed.path != last:
                 yield listed
             last = listed.path
 
     def _close_run(self) -> None:
         self._open.sort()
-        raw = b"".join(
-            b"%b\0%b %d %d %d\0" % (one.path, one.kind.encode(), one.size, one.mtime, one.mode) for one in self._open
-        )
-        parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=_WINDOW_LOG)
-        self._runs.append(zstandard.ZstdCompressor(compression_params=parameters).compress(raw))
-        self._open = []
+        compressor = zstandard.ZstdCompressor(level=3)
+        run = [_compress(compressor, self._open[at : at + _BLOCK]) for at in range(0, len(self._open), _BLOCK)]
+        self._runs.append(run[::-1])
+        self._open.clear()
 
 
-def _read_run(run: bytes) -> Iterator[Listed]:
-    rest = b""
-    reader = zstandard.ZstdDecompressor().stream_reader(run)
-    while chunk := reader.read(32 * 1024):
-        *parts, rest = (rest + chunk).split(b"\0")
-        if len(parts) % 2:
-            rest = parts.pop() + b"\0" + rest
+def _compress(compressor: zstandard.ZstdCompressor, block: list[Listed]) -> bytes:
+    raw = b"\0".join(b"%b\0%b %d %d %d" % (one.path, one.kind.encode(), one.size, one.mtime, one.mode) for one in block)
+    return bytes(memoryview(compressor.compress(raw)))  # a copy of its own size; the result was made larger and shrunk
+
+
+def _read_run(run: list[bytes]) -> Iterator[Listed]:
+    decompressor = zstandard.ZstdDecompressor()
+    while run:
+        parts = decompressor.decompress(run.pop()).split(b"\0")
         for path, numbers in zip(parts[::2], parts[1::2], strict=True):
             kind, size, mtime, mode = numbers.split(b" ")
             yield Listed(path, kind.decode(), int(size), int(mtime), int(mode))

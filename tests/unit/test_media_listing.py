@@ -55,16 +55,14 @@ def test_times_before_1970_and_without_fraction_are_read() -> None:
 
 @given(st.lists(listed_files, max_size=60, unique_by=lambda one: one.path))
 def test_a_listing_sorts_over_its_runs(found: list[Listed]) -> None:
-    media_listing._RUN, kept = 7, media_listing._RUN
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media_listing, "_RUN", 7)
+        patch.setattr(media_listing, "_BLOCK", 3)
         listing = Listing()
         for one in found:
             listing.add(one)
-    finally:
-        media_listing._RUN = kept
     expected = sorted(one for one in found if one.kind in {"f", "l", "d"})
-    assert list(listing) == expected
-    assert list(listing) == expected, "it can be walked twice"
+    assert list(listing.drain()) == expected
     assert listing.files == sum(one.kind == "f" for one in found)
     assert listing.size == sum(one.size for one in found if one.kind == "f")
     assert listing.unreadable_count == sum(one.kind == "u" for one in found)
