@@ -1,0 +1,123 @@
+"""Small windows over a screen: their frame, and the two buttons that ask before much happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, TypeVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Button, Input
+
+from backends.model import Secret
+from tui.faults import Guarded
+from tui.widgets.panel import Panel
+from tui.widgets.text import Line, wrapped
+
+T = TypeVar("T")
+
+
+class Dialog(Guarded, ModalScreen[T]):
+    """A window with a title and lines; escape closes it with nothing decided."""
+
+    SCOPED_CSS = False
+    CSS = """
+    Dialog { align: center middle; }
+    Dialog > Vertical {
+        width: 68; max-width: 96%; height: auto; max-height: 92%;
+        background: $panel; border: round $border; border-title-color: $primary; border-title-style: bold;
+        padding: 1 2 0 2;
+    }
+    Dialog > Vertical > Panel { border: none; padding: 0; height: auto; max-height: 16; }
+    Dialog > Vertical > Panel:focus { border: none; }
+    Dialog Horizontal { height: auto; align-horizontal: right; margin: 1 0 1 0; }
+    Dialog Button { margin-left: 2; height: 1; border: none; min-width: 10; padding: 0 2; }
+    Dialog Button:focus { text-style: bold reverse; }
+    Dialog Input { margin-top: 1; height: 3; border: round $border; background: $panel; }
+    """
+    BINDINGS: ClassVar = [
+        Binding("escape", "close", show=False),
+        Binding("ctrl+c", "close", show=False),
+        Binding("left", "app.focus_previous", show=False),
+        Binding("right", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, title: str, lines: Sequence[Line]) -> None:
+        super().__init__()
+        self._title = title
+        self._lines = lines
+
+    def foot(self) -> Iterable[Widget]:
+        """What stands below the lines."""
+        return ()
+
+    def compose(self) -> ComposeResult:
+        """The frame with the lines."""
+        with Vertical() as frame:
+            frame.border_title = self._title
+            yield Panel()
+            yield from self.foot()
+
+    def on_mount(self) -> None:
+        """Fill in the lines."""
+        self.query_one(Panel).show(self._lines)
+
+    def action_close(self) -> None:
+        """Close with nothing decided."""
+        self.dismiss(None)
+
+
+class Confirm(Dialog[bool]):
+    """Names what would happen and to what; the safe button has the focus."""
+
+    def __init__(self, title: str, lines: Sequence[Line], *, yes: str, no: str) -> None:
+        super().__init__(title, lines)
+        self._yes, self._no = yes, no
+
+    def foot(self) -> Iterable[Widget]:
+        """The safe button first."""
+        yield Horizontal(Button(self._no, id="no"), Button(self._yes, id="yes", variant="warning"))
+
+    def on_mount(self) -> None:
+        """Put the focus on the safe button."""
+        super().on_mount()
+        self.query_one("#no", Button).focus()
+
+    @on(Button.Pressed)
+    def pressed(self, event: Button.Pressed) -> None:
+        """Close with the answer."""
+        self.dismiss(event.button.id == "yes")
+
+
+class Ask(Dialog[Secret]):
+    """Asks for something secret that a run needs; what is typed is never shown."""
+
+    def __init__(self, title: str, prompt: str, run: str, question: str) -> None:
+        super().__init__(title, [[(line, "")] for line in wrapped(prompt, 60)])
+        self.run, self.question = run, question
+
+    def foot(self) -> Iterable[Widget]:
+        """The field and the buttons."""
+        yield Input(password=True, id="secret")
+        yield Horizontal(Button("Not now", id="no"), Button("Answer", id="yes", variant="primary"))
+
+    def on_mount(self) -> None:
+        """Begin in the field."""
+        super().on_mount()
+        field = self.query_one("#secret", Input)
+        field.cursor_blink = False
+        field.focus()
+
+    @on(Input.Submitted)
+    def typed(self) -> None:
+        """Answer with what was typed."""
+        self.dismiss(Secret(self.query_one("#secret", Input).value))
+
+    @on(Button.Pressed)
+    def pressed(self, event: Button.Pressed) -> None:
+        """Answer, or leave it for later."""
+        self.dismiss(Secret(self.query_one("#secret", Input).value) if event.button.id == "yes" else None)

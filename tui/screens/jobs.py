@@ -1,0 +1,219 @@
+"""The jobs: what runs and what ran, with the log of the one under the cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.containers import Container, Vertical
+from textual.widget import Widget
+
+from backends.model import JobState
+from tui import actions, jobs
+from tui.jobs import JobEntry
+from tui.screens.base import AreaScreen
+from tui.widgets import say
+from tui.widgets.lines import Bar, Rule
+from tui.widgets.log_pane import LogPane
+from tui.widgets.notice import Notice
+from tui.widgets.table import Column, Table
+from tui.widgets.text import Line, Piece, words
+
+WIDE = 110
+
+
+class JobsScreen(AreaScreen):
+    """The second area."""
+
+    place = "jobs"
+    BINDINGS: ClassVar = actions.bindings("jobs")
+    CSS = """
+    #jobs-body { height: 1fr; layout: vertical; }
+    #jobs-table { height: 1fr; }
+    #jobs-right { height: 1fr; }
+    #jobs-step { display: none; }
+    #jobs-none { display: none; }
+    JobsScreen.-empty #jobs-body { display: none; }
+    JobsScreen.-empty #jobs-none { display: block; }
+    JobsScreen.-broad #jobs-body { layout: horizontal; }
+    JobsScreen.-broad #jobs-table { width: 54; }
+    JobsScreen.-broad #jobs-right { width: 1fr; border-left: solid $rule; }
+    JobsScreen.-broad #jobs-step { display: block; }
+    """
+
+    def body(self) -> Iterable[Widget]:
+        """The list, and the log below or beside it."""
+        yield Container(
+            Table(self._columns(), self._cells, id="jobs-table"),
+            Vertical(Rule(id="jobs-rule"), Bar(id="jobs-step"), LogPane(id="jobs-log"), id="jobs-right"),
+            id="jobs-body",
+        )
+        yield Notice(
+            [[("No job has run on this machine yet.", "strong")], [], [("1 goes to the fleet, b backs up.", "quiet")]],
+            id="jobs-none",
+        )
+
+    def on_mount(self) -> None:
+        """Begin in the list."""
+        super().on_mount()
+        self.table.focus()
+
+    @property
+    def broad(self) -> bool:
+        """Whether the log stands beside the list."""
+        return self.app.size.width >= WIDE
+
+    @property
+    def table(self) -> Table[JobEntry]:
+        """The list of jobs."""
+        return self.query_one("#jobs-table", Table)
+
+    @property
+    def log_pane(self) -> LogPane:
+        """The log."""
+        return self.query_one(LogPane)
+
+    def draw(self) -> None:
+        """Draw the list and the head of the log."""
+        app = self.mastovault
+        self.set_class(self.broad, "-broad")
+        self.set_class(not app.entries, "-empty")
+        self.table.set_columns(self._columns())
+        self.table.show(app.entries)
+        self._draw_head()
+
+    def crumbs(self) -> tuple[Line, Line]:
+        """How many run and how many have ended today."""
+        app = self.mastovault
+        today = app.now().date()
+        ended = [entry for entry in app.entries if entry.run.ended_at and entry.run.ended_at.date() == today]
+        done = sum(entry.job.state is JobState.DONE for entry in ended)
+        failed = sum(entry.job.state is JobState.FAILED or entry.lost for entry in ended)
+        left: list[Piece] = [(" 2 ", "key"), ("Jobs", "strong"), ("     ", "")]
+        left += [(jobs.tally(app.entries) or "nothing runs", "run"), (f"   {done} done today", "quiet")]
+        if failed:
+            left.append((f"   {failed} failed today", "bad"))
+        return left, ()
+
+    def _columns(self) -> Sequence[Column]:
+        number, target = Column("number", "#", 4, gap=1), Column("target", "Target", 20 if self.broad else 22, gap=1)
+        if self.broad:
+            return [
+                number,
+                Column("what", "What", 6, gap=1),
+                target,
+                Column("state", "State", 11, gap=1),
+                Column("rest", "", 0),
+            ]
+        return [
+            number,
+            Column("what", "What", 6, gap=1),
+            target,
+            Column("state", "Step", 12, gap=1),
+            Column("progress", "Progress", 0),
+            Column("rate", "Rate", 7, "right"),
+            Column("left", "Left", 5, "right"),
+        ]
+
+    def _cells(self, entry: JobEntry) -> Sequence[Line]:
+        head: list[Line] = [
+            words(entry.number, "quiet"),
+            words(entry.run.kind),
+            words(entry.target, "strong"),
+            [jobs.state(entry)],
+        ]
+        job, part = entry.job, jobs.percent(entry.job)
+        if not entry.active or job.state is JobState.QUEUED or entry.question is not None:
+            if self.broad:
+                return [*head, words(self._ended(entry), "quiet")]
+            return [*head, words(jobs.outcome(entry), "quiet" if job.state is not JobState.FAILED else "warn")]
+        if self.broad:
+            return [*head, words(f"{part}%" if part is not None else "", "strong")]
+        progress: Line = words(jobs.amount(job) if job.done else "")
+        if part is not None and job.total is not None:
+            progress = [*say.bar(job.done, job.total, 8), (f" {part:3d}%", "strong")]
+        return [*head, progress, words(say.rate(job.rate, job.unit)), words(say.clock(jobs.left(job)))]
+
+    def _ended(self, entry: JobEntry) -> str:
+        return f"{entry.run.ended_at:%H:%M}" if entry.run.ended_at else ""
+
+    def _draw_head(self) -> None:
+        entry = self.table.current
+        title = [("log", "title"), (f" {entry.number}" if entry is not None else "", "strong")]
+        self.query_one("#jobs-rule", Rule).show(title, self.log_pane.switches())
+        if entry is not None:
+            self.query_one("#jobs-step", Bar).show(self._step_line(entry))
+
+    def _step_line(self, entry: JobEntry) -> Line:
+        job, part = entry.job, jobs.percent(entry.job)
+        line: list[Piece] = [(" ", ""), jobs.state(entry), ("  ", "")]
+        if not entry.active or job.state is JobState.QUEUED or entry.question is not None:
+            return [*line, (jobs.outcome(entry), "")]
+        if part is not None and job.total is not None:
+            line += [*say.bar(job.done, job.total, 20), (f" {part}%  ", "strong")]
+        line.append((jobs.amount(job) if job.done else "", ""))
+        if job.rate:
+            line.append((f"  {say.rate(job.rate, job.unit)}", "quiet"))
+        remains = jobs.left(job)
+        return [*line, (f"  left {say.clock(remains)}", "")] if remains is not None else line
+
+    @on(Table.Moved)
+    def show_log(self) -> None:
+        """Show the log of the job under the cursor."""
+        entry = self.table.current
+        subject = (entry.run.id, entry.job.id) if entry is not None else None
+        self.log_pane.watch_log(subject, "No line yet.")
+        self._draw_head()
+        self.mastovault.pull_logs()
+
+    @on(LogPane.Changed)
+    def log_changed(self) -> None:
+        """Show the number of lines and the switches."""
+        self._draw_head()
+
+    @on(Table.Chosen)
+    def open_clicked(self) -> None:
+        """Open a row clicked twice."""
+        self.do_open()
+
+    def do_open(self) -> None:
+        """Answer a run that asks; else show the log full screen."""
+        entry = self.table.current
+        if entry is not None and entry.question is not None:
+            self.do_answer()
+        elif entry is not None:
+            self.mastovault.open_log(entry.run.id, entry.job.id)
+
+    do_log = do_open
+
+    def do_answer(self) -> None:
+        """Answer what the run asks for."""
+        entry = self.table.current
+        if entry is not None and entry.question is not None:
+            self.mastovault.ask_operator(entry.run.id, entry.question)
+
+    def do_cancel(self) -> None:
+        """Stop the job under the cursor after asking."""
+        entry = self.table.current
+        if entry is not None:
+            self.mastovault.cancel_job(entry)
+
+    def do_follow(self) -> None:
+        """Follow the end of the log, or stay."""
+        self.log_pane.switch("follow")
+
+    def do_wrap(self) -> None:
+        """Wrap long lines, or cut them."""
+        self.log_pane.switch("wrap")
+
+    def do_times(self) -> None:
+        """Show or hide the times."""
+        self.log_pane.switch("times")
+
+    def do_copy(self) -> None:
+        """Copy how the job ended, or its run's name."""
+        entry = self.table.current
+        if entry is not None:
+            error = entry.result.error if entry.result is not None else None
+            self.mastovault.copy(error or entry.run.id)
