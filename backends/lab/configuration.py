@@ -21,15 +21,22 @@ def write_configuration(lab: Lab) -> None:
     document = tomlkit.document()
     document.add(tomlkit.comment("The fleet of a lab; `mastovault demo` makes it anew each time."))
     document["encryption"] = {"recipients": [str(identity.to_public())], "identity": str(key_file)}
-    document["vaults"] = {"local": {"type": "directory", "path": str(lab.directory / "vault")}}
+    document["vaults"] = {
+        "local": {"type": "directory", "path": str(lab.directory / "vaults/local")},
+        # On this machine too, like all of the lab; it stands for storage elsewhere.
+        "offsite": {"type": "directory", "path": str(lab.directory / "vaults/offsite"), "offsite": True},
+    }
     document["hosts"] = {
         name: {
             "address": host.address,
+            "vaults": list(host.plan.vaults),
             "identity_file": str(lab.directory / "client/id_ed25519"),
             "known_hosts": str(lab.directory / "client/known_hosts"),
         }
         for name, host in lab.hosts.items()
     }
     lab.config_file.write_text(tomlkit.dumps(document))
-    for place in (lab.paths.state_dir, lab.paths.cache_dir, lab.directory / "vault"):
+    for place in (lab.paths.state_dir, lab.paths.cache_dir, lab.directory / "vaults"):
         place.mkdir(mode=0o700)
+    for name in ("local", "offsite"):
+        (lab.directory / "vaults" / name).mkdir()

@@ -27,6 +27,7 @@ class HostPlan:
     cheap: bool = False
     env_mode: int = 0o600
     statuses: int = STATUSES
+    vaults: tuple[str, ...] = ("local", "offsite")
     backups: tuple[float, ...] = ()
     failures: tuple[float, ...] = ()
 
@@ -52,6 +53,7 @@ def plan_fleet(count: int, seed: int, statuses: int) -> tuple[HostPlan, ...]:
             version="4.6.5",
             socket=True,
             env_mode=0o644,
+            vaults=("local",),
             backups=(220, 148),
             failures=(50, 26, 2),
             statuses=statuses,

@@ -87,10 +87,17 @@ class _Gate(asyncssh.SSHServer):
 
     def begin_auth(self, username: str) -> bool:
         self._known = username == login_name()
+        self._allow_another_request()
         return True
 
     def public_key_auth_supported(self) -> bool:
+        self._allow_another_request()
         return self._known
+
+    def _allow_another_request(self) -> None:
+        """Take a second request for the authentication service as OpenSSH does: paramiko sends one for each try."""
+        if self._connection:
+            self._connection._next_service = b"ssh-userauth"
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
         return dest_host in {"127.0.0.1", "localhost", "::1"}

@@ -183,3 +183,15 @@ def test_a_second_start_in_the_same_directory_begins_anew(tmp_path: Path) -> Non
     for _ in range(2):
         with Lab(tmp_path / "lab", hosts=1, rows=10) as again:
             assert ssh(again, again.hosts["social"], "cat live/lib/mastodon/version.rb").returncode == 0
+
+
+def test_the_app_finds_mastodon_on_it(lab: Lab) -> None:
+    from backends.connection.open import open_connection
+    from backends.mastodon.discovery import discover
+
+    config = load(lab.config_file).hosts["social"]
+    with open_connection("social", config) as connection:
+        found = discover(connection, "social", config)
+    assert (found.version, found.domain) == ("4.7.4", "social.example")
+    assert found.database is not None
+    assert found.database.name == "social_production"
