@@ -1,0 +1,7 @@
+"""What the vaults hold, as seen in a local cache that can be thrown away at any time."""
+
+from backends.catalog.catalog import Catalog
+from backends.catalog.records import record_attempt, record_check
+from backends.catalog.status import VaultStatus
+
+__all__ = ["Catalog", "VaultStatus", "record_attempt", "record_check"]

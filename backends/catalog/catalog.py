@@ -1,0 +1,241 @@
+"""The catalogue: what all vaults hold, merged, and what the hosts were last seen to be."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends.archive.layout import manifest_key
+from backends.catalog import observed
+from backends.catalog.refresh import forget, refresh
+from backends.catalog.status import VaultStatus
+from backends.catalog.store import Store
+from backends.errors import NotFound
+from backends.model import Asset, Attempt, HostObservation, JobState, SnapshotInfo
+from backends.untrusted import clean
+from backends.vault.base import Vault
+
+if TYPE_CHECKING:
+    from backends.archive.manifest import Manifest
+
+_CHECKED = """
+SELECT s.id, s.host, s.asset, s.at, s.bytes, s.run, s.in_part, s.fingerprint, s.seconds, s.vault,
+       c.unchanged, c.verified, c.refuted, c.drilled
+FROM snapshots s LEFT JOIN (
+    SELECT vault, id,
+           max(CASE WHEN kind = 'unchanged' AND ok THEN at END) AS unchanged,
+           max(CASE WHEN kind = 'verified' AND ok THEN at END) AS verified,
+           max(CASE WHEN kind = 'verified' AND NOT ok THEN at END) AS refuted,
+           max(CASE WHEN kind = 'drilled' AND ok THEN at END) AS drilled
+    FROM checks GROUP BY vault, id
+) c ON c.vault = s.vault AND c.id = s.id
+"""
+_NEWEST_FIRST = " ORDER BY s.at DESC, s.id DESC, s.vault"
+_RECENT = """
+WITH merged AS (SELECT id, host, asset, max(at) AS at FROM snapshots GROUP BY id),
+     ranked AS (
+         SELECT id, row_number() OVER (PARTITION BY host, asset ORDER BY at DESC, id DESC) AS place FROM merged
+     )
+"""
+_TRIES = """
+SELECT host, asset, at, state, error FROM (
+    SELECT host, asset, at, state, error,
+           row_number() OVER (PARTITION BY host, asset ORDER BY at DESC, key DESC) AS place
+    FROM (SELECT * FROM attempts GROUP BY key)
+    WHERE state IN ('done', 'failed')
+) WHERE place <= ? ORDER BY host, asset, place
+"""
+_ATTEMPTS = "SELECT host, asset, run, at, seconds, state, snapshot, bytes, error, in_part FROM attempts"
+
+Pair = tuple[str, Asset]
+
+
+class Catalog:
+    """The cache of all vaults in a directory. Safe for several threads and processes at once, and disposable.
+
+    Every method raises `CacheFailed` when the directory cannot be used.
+    """
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._store = Store(cache_dir)
+
+    def refresh_vault(self, vault: Vault) -> VaultStatus:
+        """Read what is new in a vault. One that is away keeps what was last known of it, and says why."""
+        refresh(self._store, vault)
+        return next(status for status in self.vaults() if status.name == vault.name)
+
+    def keep_vaults(self, names: Collection[str]) -> None:
+        """Forget every other vault: it is not configured any more."""
+        with self._store.reading() as cache:
+            known = {name for (name,) in cache.execute("SELECT name FROM vaults")}
+        if gone := known - set(names):
+            with self._store.writing() as cache:
+                for name in gone:
+                    forget(cache, name)
+
+    def vaults(self) -> list[VaultStatus]:
+        """Every vault that was looked at, by name."""
+        with self._store.reading() as cache:
+            bad = dict(cache.execute("SELECT vault, count(*) FROM unreadable GROUP BY vault"))
+            why = dict(cache.execute("SELECT vault, min(why) FROM unreadable GROUP BY vault"))
+            held = dict(cache.execute("SELECT vault, count(*) FROM snapshots GROUP BY vault"))
+            rows = cache.execute(
+                "SELECT name, place, offsite, read_at, error, free, stored, machine FROM vaults ORDER BY name"
+            ).fetchall()
+        return [
+            VaultStatus(
+                name=name,
+                where=place,
+                offsite=bool(offsite),
+                read_at=_moment(read_at),
+                error=error,
+                free_bytes=free,
+                snapshots=held.get(name, 0),
+                bytes=stored,
+                unreadable=bad.get(name, 0),
+                warning=_warning(bad.get(name, 0), why.get(name, "")),
+                machine_id=machine,
+            )
+            for name, place, offsite, read_at, error, free, stored, machine in rows
+        ]
+
+    def snapshots(self, host: str | None = None, asset: Asset | None = None) -> list[SnapshotInfo]:
+        """Snapshots over all vaults, newest first; of a vault's damaged copies only those that have no good one."""
+        where, values = _where(host, asset, "s.")
+        with self._store.reading() as cache:
+            return _merge(cache.execute(_CHECKED + where + _NEWEST_FIRST, values))
+
+    def recent(self, count: int) -> dict[Pair, list[SnapshotInfo]]:
+        """The newest `count` snapshots of every asset of every host, newest first."""
+        query = f"{_RECENT}{_CHECKED} JOIN ranked ON ranked.id = s.id WHERE place <= ?{_NEWEST_FIRST}"
+        grouped: dict[Pair, list[SnapshotInfo]] = {}
+        with self._store.reading() as cache:
+            for snapshot in _merge(cache.execute(query, (count,))):
+                grouped.setdefault((snapshot.host, snapshot.asset), []).append(snapshot)
+        return grouped
+
+    def last_drills(self) -> dict[Pair, datetime]:
+        """When any snapshot of an asset was last proven by a drill."""
+        query = (
+            "SELECT s.host, s.asset, max(c.at) FROM checks c JOIN snapshots s ON s.vault = c.vault AND s.id = c.id "
+            "WHERE c.kind = 'drilled' AND c.ok GROUP BY s.host, s.asset"
+        )
+        with self._store.reading() as cache:
+            return {(host, Asset(asset)): datetime.fromtimestamp(at, UTC) for host, asset, at in cache.execute(query)}
+
+    def recent_attempts(self, count: int) -> dict[Pair, list[tuple[datetime, bool, str]]]:
+        """The last `count` attempts of every asset that ended, newest first: when, whether it was good, its error."""
+        grouped: dict[Pair, list[tuple[datetime, bool, str]]] = {}
+        with self._store.reading() as cache:
+            for host, asset, at, state, error in cache.execute(_TRIES, (count,)):
+                one = (datetime.fromtimestamp(at, UTC), state == JobState.DONE.value, error or "")
+                grouped.setdefault((host, Asset(asset)), []).append(one)
+        return grouped
+
+    def attempts(self, host: str | None = None, asset: Asset | None = None, limit: int = 100) -> list[Attempt]:
+        """Every try to back up, newest first, failures too."""
+        where, values = _where(host, asset, "")
+        query = _ATTEMPTS + where + " GROUP BY key ORDER BY at DESC, key DESC LIMIT ?"
+        with self._store.reading() as cache:
+            rows = cache.execute(query, (*values, limit)).fetchall()
+        return [
+            Attempt(
+                host=row[0],
+                asset=Asset(row[1]),
+                run=row[2],
+                at=datetime.fromtimestamp(row[3], UTC),
+                seconds=row[4],
+                state=JobState(row[5]),
+                snapshot=row[6],
+                bytes=row[7],
+                error=row[8],
+                in_part=bool(row[9]),
+            )
+            for row in rows
+        ]
+
+    def manifest(self, snapshot_id: str) -> Manifest:
+        """The whole manifest of a snapshot. Raises `NotFound`."""
+        from backends.archive.reader import parse_manifest
+
+        key = manifest_key(snapshot_id)
+        with self._store.reading() as cache:
+            row = cache.execute("SELECT data FROM manifests WHERE key = ? ORDER BY vault", (key,)).fetchone()
+        if row is None:
+            raise NotFound(f"the snapshot {clean(snapshot_id, 120)} is not known", "`mastovault list` shows them.")
+        return parse_manifest(key, zlib.decompress(row[0]))
+
+    def newest_manifest(self, host: str, asset: Asset) -> Manifest | None:
+        """The manifest of the newest snapshot that is not known to be damaged."""
+        for snapshot in self.snapshots(host, asset):
+            if not snapshot.verify_failed:
+                return self.manifest(snapshot.id)
+        return None
+
+    def save_observation(self, seen: HostObservation) -> None:
+        """Remember how a host was seen, unless a later look is known already."""
+        with self._store.writing() as cache:
+            cache.execute(
+                "INSERT INTO observations VALUES (?, ?, ?) ON CONFLICT (host) DO UPDATE "
+                "SET asked_at = excluded.asked_at, document = excluded.document WHERE excluded.asked_at >= asked_at",
+                (seen.host, seen.asked_at.timestamp(), observed.encode(seen)),
+            )
+
+    def observations(self) -> list[HostObservation]:
+        """How every host was last seen, by name."""
+        with self._store.reading() as cache:
+            rows = cache.execute("SELECT document FROM observations ORDER BY host").fetchall()
+        return [observed.decode(document) for (document,) in rows]
+
+
+def _where(host: str | None, asset: Asset | None, table: str) -> tuple[str, tuple[str, ...]]:
+    wanted = [("host", host), ("asset", asset.value if asset else None)]
+    given = [(column, value) for column, value in wanted if value is not None]
+    clauses = " AND ".join(f"{table}{column} = ?" for column, _ in given)
+    return (f" WHERE {clauses}" if given else ""), tuple(value for _, value in given)
+
+
+def _merge(rows: Iterable[tuple[Any, ...]]) -> list[SnapshotInfo]:
+    """One value per snapshot from the rows of the vaults that hold it."""
+    held: dict[str, list[tuple[Any, ...]]] = {}
+    for row in rows:
+        held.setdefault(row[0], []).append(row)
+    return [_merged(copies) for copies in held.values()]
+
+
+def _merged(copies: list[tuple[Any, ...]]) -> SnapshotInfo:
+    good = [copy for copy in copies if copy[12] is None or (copy[11] is not None and copy[11] > copy[12])]
+    first = copies[0]
+    return SnapshotInfo(
+        id=first[0],
+        host=first[1],
+        asset=Asset(first[2]),
+        at=datetime.fromtimestamp(first[3], UTC),
+        bytes=first[4],
+        run=first[5],
+        in_part=bool(first[6]),
+        fingerprint=first[7],
+        seconds=first[8],
+        vaults=tuple(copy[9] for copy in good or copies),
+        checked_at=_latest(copies, 10),
+        verified_at=_latest(good or copies, 11),
+        verify_failed=not good,
+        drilled_at=_latest(copies, 13),
+    )
+
+
+def _latest(copies: list[tuple[Any, ...]], column: int) -> datetime | None:
+    return _moment(max((copy[column] for copy in copies if copy[column] is not None), default=None))
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _warning(count: int, why: str) -> str:
+    if not count:
+        return ""
+    return f"{count} of its records cannot be used and {'is' if count == 1 else 'are'} not listed ({why})"

@@ -1,0 +1,144 @@
+"""The cache: one SQLite file that several processes use at once and that any of them may rebuild."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from backends.errors import MastovaultError
+
+VERSION = 1
+_BUSY_SECONDS = 20.0
+_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+TABLES = ("snapshots", "checks", "attempts", "unreadable")
+
+_SCHEMA = """
+CREATE TABLE vaults (
+    name TEXT PRIMARY KEY, place TEXT NOT NULL, offsite INTEGER NOT NULL, read_at REAL, error TEXT NOT NULL,
+    free INTEGER, machine TEXT, vault_id TEXT NOT NULL, stored INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE snapshots (
+    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, id TEXT NOT NULL, host TEXT NOT NULL,
+    asset TEXT NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL, bytes INTEGER NOT NULL, run TEXT NOT NULL,
+    in_part INTEGER NOT NULL, fingerprint TEXT, PRIMARY KEY (vault, key)
+);
+CREATE INDEX snapshots_by_asset ON snapshots (host, asset, at);
+CREATE INDEX snapshots_by_id ON snapshots (id);
+CREATE TABLE manifests (vault TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (vault, key));
+CREATE TABLE checks (
+    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL,
+    at REAL NOT NULL, ok INTEGER NOT NULL, PRIMARY KEY (vault, key)
+);
+CREATE INDEX checks_by_id ON checks (vault, id);
+CREATE TABLE attempts (
+    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, host TEXT NOT NULL, asset TEXT NOT NULL,
+    run TEXT NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL, state TEXT NOT NULL, snapshot TEXT,
+    bytes INTEGER NOT NULL, error TEXT, in_part INTEGER NOT NULL, PRIMARY KEY (vault, key)
+);
+CREATE INDEX attempts_by_asset ON attempts (host, asset, at);
+CREATE TABLE unreadable (
+    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY (vault, key)
+);
+CREATE TABLE observations (host TEXT PRIMARY KEY, asked_at REAL NOT NULL, document TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class CacheFailed(MastovaultError):
+    """The cache directory cannot be used."""
+
+
+class Store:
+    """Opens the cache for one piece of work at a time, and makes it anew when it is broken or of another version."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / "catalog.sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read from. Raises `CacheFailed`."""
+        with self._explained(), closing(self._open()) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is kept, or nothing. Raises `CacheFailed`."""
+        with self._explained(), closing(self._open()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            if not _is_broken(error):
+                raise
+        self._forget()
+        return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self._path.exists():
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            if _version(connection) != VERSION:
+                connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                self._upgrade(connection)
+            connection.execute("PRAGMA synchronous = OFF")  # nothing is lost that cannot be read again
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if _version(connection) != VERSION:  # nobody was faster
+                for (name,) in connection.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+                ).fetchall():
+                    connection.execute(f'DROP TABLE "{name}"')
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+        except BaseException:
+            connection.rollback()
+            raise
+        connection.commit()
+
+    def _forget(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if _is_broken(error):
+                self._forget()  # the next one finds a new one
+            raise CacheFailed(
+                f"the cache {self._path} failed: {error}", "It holds nothing that is not elsewhere: delete it."
+            ) from error
+        except OSError as error:
+            raise CacheFailed(
+                f"the cache {self._path} cannot be used: {error.strerror}", "Set MASTOVAULT_CACHE_DIR to another place."
+            ) from error
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _is_broken(error: sqlite3.Error) -> bool:
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _BROKEN
