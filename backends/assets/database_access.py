@@ -29,6 +29,12 @@ def place_of(installation: Installation) -> DatabasePlace:
         )
     if place.port == PGBOUNCER_PORT:
         raise through_pgbouncer(installation.host)
+    words = (place.host, place.name, place.user, place.sslmode, place.password.reveal() if place.password else "")
+    if any(sign in word for word in words for sign in "\n\r\0"):
+        raise AssetFailed(
+            f"The database settings of {installation.host} hold a line break or a NUL.",
+            "Look at DB_HOST, DB_NAME, DB_USER and DB_PASS in .env.production on the host.",
+        )
     return place
 
 

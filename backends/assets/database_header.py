@@ -12,6 +12,7 @@ from backends.untrusted import clean
 
 MAGIC = b"PGDMP"
 HEADER_BYTES = 11
+_SHOWN = 60
 _CUSTOM = 1
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # A zstd block holds at most 128 KiB; a stream whose first 1 MiB gives no block is not one of zstd.
@@ -39,7 +40,7 @@ def parse_header(data: bytes, where: str) -> DumpHeader:
     if not data:
         raise Damaged(f"{where} is empty.", "Run the backup again and look at the job's log.")
     if not data.startswith(MAGIC):
-        begins = clean(data[:60], 60)
+        begins = clean(data[:_SHOWN], _SHOWN).strip()
         raise Damaged(
             f"{where} is no PostgreSQL dump: it begins with “{begins}”.",
             "If a login shell prints a greeting, silence it for sessions without a terminal (~/.bashrc).",
@@ -52,13 +53,13 @@ def parse_header(data: bytes, where: str) -> DumpHeader:
 
 
 def check_stored_header(plain: Source, where: str) -> DumpHeader:
-    """Check the beginning of a stored dump after decryption and decompression; reads `HEADER_BYTES` bytes.
+    """Check the beginning of a stored dump after decryption and decompression; reads at most 60 bytes.
 
     Raises:
         Damaged: it is no dump in custom format.
     """
     data = b""
-    while len(data) < HEADER_BYTES and (more := plain.read(HEADER_BYTES - len(data))):
+    while len(data) < _SHOWN and (more := plain.read(_SHOWN - len(data))):
         data += more
     return parse_header(data, where)
 
@@ -80,10 +81,10 @@ class HeaderWatch:
             return
         self._raw += len(data)
         if self._decoder is None:
-            self._seen += data[:HEADER_BYTES]
+            self._seen += data[:_SHOWN]
         else:
             if len(self._first) < len(_ZSTD_MAGIC):
-                self._first += data[:60]
+                self._first += data[:_SHOWN]
                 if not _ZSTD_MAGIC.startswith(self._first[: len(_ZSTD_MAGIC)]):
                     parse_header(self._first, self._where)
             self._decompress(data)
@@ -106,6 +107,6 @@ class HeaderWatch:
             if self._decoder is None or len(self._seen) >= HEADER_BYTES:
                 return
             try:
-                self._seen += self._decoder.decompress(data[start : start + _PIECE])[:HEADER_BYTES]
+                self._seen += self._decoder.decompress(data[start : start + _PIECE])[:_SHOWN]
             except zstandard.ZstdError as error:
                 raise Damaged(f"{self._where} is not compressed by zstd as it should be.") from error
