@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.archive.layout import manifest_key
 from backends.catalog import observed
-from backends.catalog.refresh import forget, refresh
+from backends.catalog.refresh import forget, note_failure, refresh
 from backends.catalog.status import VaultStatus
 from backends.catalog.store import Store
 from backends.errors import NotFound
@@ -66,6 +66,11 @@ class Catalog:
         """Read what is new in a vault. One that is away keeps what was last known of it, and says why."""
         refresh(self._store, vault)
         return next(status for status in self.vaults() if status.name == vault.name)
+
+    def note_vault(self, name: str, where: str, *, offsite: bool, error: str) -> None:
+        """Remember why a vault cannot be looked at."""
+        with self._store.writing() as cache:
+            note_failure(cache, name, where, offsite=offsite, error=error)
 
     def keep_vaults(self, names: Collection[str]) -> None:
         """Forget every other vault: it is not configured any more."""

@@ -43,7 +43,8 @@ def refresh(store: Store, vault: Vault) -> None:
     try:
         stored = _bring_in(store, vault)
     except VaultError as error:
-        _note_failure(store, vault, error)
+        with store.writing() as cache:
+            note_failure(cache, vault.name, vault.where, offsite=vault.offsite, error=error.sentence)
         return
     with store.writing() as cache:
         cache.execute(
@@ -208,16 +209,16 @@ def _keep(store: Store, vault: str, batch: list[str], rows: _Rows) -> None:
                 cache.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)  # noqa: S608
 
 
-def _note_failure(store: Store, vault: Vault, error: VaultError) -> None:
-    with store.writing() as cache:
-        row = cache.execute("SELECT place FROM vaults WHERE name = ?", (vault.name,)).fetchone()
-        if row is not None and row[0] != vault.where:
-            forget(cache, vault.name)
-        cache.execute(
-            "INSERT INTO vaults (name, place, offsite, error, vault_id, stored, machine) VALUES (?, ?, ?, ?, '', 0, ?)"
-            " ON CONFLICT (name) DO UPDATE SET error = excluded.error, offsite = excluded.offsite",
-            (vault.name, vault.where, vault.offsite, error.sentence, vault.machine_id()),
-        )
+def note_failure(cache: sqlite3.Connection, name: str, where: str, *, offsite: bool, error: str) -> None:
+    """Remember that a vault did not answer; what was known of another place of that name is forgotten."""
+    row = cache.execute("SELECT place FROM vaults WHERE name = ?", (name,)).fetchone()
+    if row is not None and row[0] != where:
+        forget(cache, name)
+    cache.execute(
+        "INSERT INTO vaults (name, place, offsite, error, vault_id, stored) VALUES (?, ?, ?, ?, '', 0)"
+        " ON CONFLICT (name) DO UPDATE SET error = excluded.error, offsite = excluded.offsite",
+        (name, where, offsite, error),
+    )
 
 
 def _free(vault: Vault) -> int | None:

@@ -1,25 +1,37 @@
-"""The fleet as the screens show it: every asset of every host with its age, risk and reasons."""
+"""The fleet as the screens show it: every asset of every host with its age, risk and reasons.
+
+Made from the cache alone, so that it is there at once; `refresh_vaults` brings the cache up to date.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median
 
-from backends.model import AssetStatus, HostObservation
+from backends.catalog import Catalog, VaultStatus
+from backends.config.schema import Config, DirectoryVault, S3Vault, VaultConfig
+from backends.errors import ConfigurationError
+from backends.model import (
+    Asset,
+    AssetObservation,
+    AssetStatus,
+    HostObservation,
+    HostState,
+    Level,
+    SnapshotInfo,
+)
+from backends.operations.fleet_words import state_text
+from backends.risk import AssetFacts, assess
+from backends.untrusted import clean
 
+__all__ = ["Fleet", "VaultStatus", "load_fleet", "refresh_vaults"]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VaultStatus:
-    """How the last look at a vault went; `error` is empty when it answered."""
-
-    name: str
-    where: str
-    offsite: bool
-    read_at: datetime | None
-    error: str = ""
-    free_bytes: int | None = None
-    snapshots: int = 0
-    bytes: int = 0
+_HISTORY = 6
+"""Snapshots that are looked at: the newest, and those that tell its usual size."""
+_TRIES = 20
+_UNKNOWN_RANKS_AS = 39.5
+"""Sorts what is not known above everything that is known to be MED or better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +42,192 @@ class Fleet:
     assets: tuple[AssetStatus, ...]
     hosts: tuple[HostObservation, ...]
     vaults: tuple[VaultStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Everything the cache says, read once."""
+
+    now: datetime
+    config: Config
+    vaults: dict[str, VaultStatus]
+    hosts: dict[str, HostObservation]
+    snapshots: dict[tuple[str, Asset], list[SnapshotInfo]]
+    drills: dict[tuple[str, Asset], datetime]
+    attempts: dict[tuple[str, Asset], list[tuple[datetime, bool, str]]]
+
+
+def load_fleet(config: Config, catalog: Catalog, now: datetime) -> Fleet:
+    """Every asset of every configured host, worst first. Reads the cache only. Raises `CacheFailed`."""
+    seen = {status.name: status for status in catalog.vaults()}
+    known = _Known(
+        now=now,
+        config=config,
+        vaults={name: seen.get(name) or _unasked(name, config.vaults[name]) for name in config.vaults},
+        hosts={host.host: host for host in catalog.observations() if host.host in config.hosts},
+        snapshots=catalog.recent(_HISTORY),
+        drills=catalog.last_drills(),
+        attempts=catalog.recent_attempts(_TRIES),
+    )
+    rows = [_row(known, host, asset) for host, its in config.hosts.items() for asset in its.assets]
+    return Fleet(
+        generated_at=now,
+        assets=tuple(sorted(rows, key=_urgency)),
+        hosts=tuple(known.hosts.values()),
+        vaults=tuple(known.vaults.values()),
+    )
+
+
+def refresh_vaults(config: Config, catalog: Catalog) -> None:
+    """Read what is new in every configured vault into the cache; one that is away is noted there.
+
+    Raises:
+        CacheFailed: the cache cannot be used.
+    """
+    from backends.vault.open import open_vault
+
+    for name, its in config.vaults.items():
+        try:
+            vault = open_vault(name, its)
+        except ConfigurationError as error:
+            catalog.note_vault(name, _where(its), offsite=bool(its.offsite), error=error.sentence)
+        else:
+            catalog.refresh_vault(vault)
+    catalog.keep_vaults(config.vaults)
+
+
+def _urgency(row: AssetStatus) -> tuple[float, int, str]:
+    score = max(float(row.score), _UNKNOWN_RANKS_AS) if row.level is Level.UNKN else float(row.score)
+    return -score, -row.asset.impact, row.host
+
+
+def _row(known: _Known, host: str, asset: Asset) -> AssetStatus:
+    history = [
+        snapshot
+        for snapshot in known.snapshots.get((host, asset), [])
+        if any(name in known.vaults for name in snapshot.vaults)
+    ]
+    newest = history[0] if history else None
+    seen = known.hosts.get(host)
+    looked = _observation(seen, asset)
+    facts = _facts(known, host, asset, history, looked)
+    assessment = assess(facts)
+    return AssetStatus(
+        host=host,
+        asset=asset,
+        level=assessment.level,
+        score=assessment.score,
+        state=state_text(facts, newest, seen, looked, known.now, vaults_answer=_vaults_answer(known, host, newest)),
+        reasons=assessment.reasons,
+        goal_seconds=facts.goal_seconds,
+        newest=newest,
+        stale=_is_stale(known, host, newest, seen, kept=_kept(looked)),
+    )
+
+
+def _facts(
+    known: _Known, host: str, asset: Asset, history: list[SnapshotInfo], looked: AssetObservation | None
+) -> AssetFacts:
+    newest = history[0] if history else None
+    goal = known.config.goal(host, asset)
+    seen = known.hosts.get(host)
+    fails = _failures(known, host, asset, newest)
+    copies = [name for name in newest.vaults if name in known.vaults] if newest else []
+    encryption = known.config.encryption
+    drilled = known.drills.get((host, asset))
+    return AssetFacts(
+        asset=asset,
+        age_seconds=_age(known.now, newest, seen, looked),
+        goal_seconds=None if goal is None else goal.total_seconds(),
+        differs=_differs(newest, looked),
+        verify_failed=newest is not None and newest.verify_failed,
+        copies=len(copies),
+        offsite=any(known.vaults[name].offsite for name in copies),
+        same_machine=bool(copies) and all(_on_machine(known.vaults[name], seen) for name in copies),
+        failed_runs=len(fails),
+        failure=fails[0] if fails else "",
+        bytes=newest.bytes if newest else None,
+        usual_bytes=int(median(each.bytes for each in history[1:])) if len(history) > 1 else None,
+        drilled_seconds=None if drilled is None else max(0.0, (known.now - drilled).total_seconds()),
+        custody_confirmed=encryption.recovery is not None and encryption.custody_confirmed == encryption.recovery,
+        healthy_standby=looked is not None and looked.healthy_standby,
+        provider=(looked.provider or "") if looked is not None else "",
+        asked=_host_answers(seen, looked) and (_kept(looked) or _vaults_answer(known, host, newest)),
+    )
+
+
+def _age(
+    now: datetime, newest: SnapshotInfo | None, seen: HostObservation | None, looked: AssetObservation | None
+) -> float | None:
+    """Seconds since the copy was last known to be what the host holds."""
+    if newest is None:
+        return None
+    good = [newest.at]
+    if newest.checked_at:
+        good.append(newest.checked_at)
+    if seen and looked and looked.fingerprint and looked.fingerprint == newest.fingerprint:
+        good.append(seen.asked_at)
+    return max(0.0, (now - max(good)).total_seconds())
+
+
+def _differs(newest: SnapshotInfo | None, looked: AssetObservation | None) -> bool:
+    """Whether the host was seen to hold other secrets than the copy; False while that is not known."""
+    return bool(
+        newest and newest.fingerprint and looked and looked.fingerprint and looked.fingerprint != newest.fingerprint
+    )
+
+
+def _failures(known: _Known, host: str, asset: Asset, newest: SnapshotInfo | None) -> list[str]:
+    """What the attempts said that failed since the last good one, newest first."""
+    said = []
+    for at, good, error in known.attempts.get((host, asset), []):
+        if good or (newest is not None and at < newest.at):
+            break
+        said.append(error)
+    return said
+
+
+def _observation(seen: HostObservation | None, asset: Asset) -> AssetObservation | None:
+    return next((each for each in seen.assets if each.asset is asset), None) if seen else None
+
+
+def _host_answers(seen: HostObservation | None, looked: AssetObservation | None) -> bool:
+    return seen is not None and seen.state is HostState.ONLINE and (looked is None or looked.present)
+
+
+def _kept(looked: AssetObservation | None) -> bool:
+    """Whether an object storage keeps it, so that the vaults do not matter."""
+    return looked is not None and bool(looked.provider)
+
+
+def _is_stale(
+    known: _Known, host: str, newest: SnapshotInfo | None, seen: HostObservation | None, *, kept: bool
+) -> bool:
+    """Whether a row shows what was last known of a host or a vault that is away."""
+    if seen is None or seen.state is HostState.UNASKED:
+        return False
+    return seen.state is not HostState.ONLINE or not (kept or _vaults_answer(known, host, newest))
+
+
+def _vaults_answer(known: _Known, host: str, newest: SnapshotInfo | None) -> bool:
+    """Whether what is known of the newest snapshot is of now: a vault that holds it answered, or all did."""
+    answering = {name for name, vault in known.vaults.items() if vault.read_at and not vault.error}
+    if newest is not None and answering.intersection(newest.vaults):
+        return True
+    return all(name in answering for name in known.config.vaults_of(host))
+
+
+def _on_machine(vault: VaultStatus, seen: HostObservation | None) -> bool:
+    return bool(seen and seen.machine_id and vault.machine_id == seen.machine_id and not vault.offsite)
+
+
+def _unasked(name: str, config: VaultConfig) -> VaultStatus:
+    return VaultStatus(name=name, where=_where(config), offsite=bool(config.offsite), read_at=None)
+
+
+def _where(config: VaultConfig) -> str:
+    if isinstance(config, DirectoryVault):
+        return clean(str(config.path), 300)
+    if isinstance(config, S3Vault):
+        return clean(f"s3://{config.bucket}/{config.prefix}".rstrip("/"), 300)
+    return clean(f"sftp://{config.address}/{config.path}", 300)
