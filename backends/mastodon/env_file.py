@@ -18,6 +18,8 @@ from backends.untrusted import clean
 MAX_BYTES = 1024 * 1024
 """More than any settings file holds; Linux takes no single setting above 128 KiB."""
 MAX_WARNINGS = 12
+_MAX_EXPANDED = 4 * MAX_BYTES
+"""What `$NAME` may add in one file: `A=$A$A` a few dozen times would fill any memory."""
 
 _ASSIGNMENT = re.compile(r"(?P<export>export\s+)?(?P<key>[\w.]+)", re.ASCII)
 _SPACE = re.compile(r"\s*", re.ASCII)
@@ -91,6 +93,7 @@ class _Parser:
         self.warnings = warnings
         self.values: dict[str, Secret] = {}
         self.computed: set[str] = set()
+        self.expanded = 0
 
     def parse(self) -> EnvFile:
         position = 0
@@ -200,7 +203,13 @@ class _Parser:
         if found is None:
             self.warnings.append(f"{clean(key, 80)} in {self.name} refers to a setting that is defined nowhere before")
             return ""
-        return found.reveal()
+        value = found.reveal()
+        self.expanded += len(value)
+        if self.expanded > _MAX_EXPANDED:
+            self.computed.add(key)
+            self.warnings.append(f"{clean(key, 80)} in {self.name} grows without end; its value is unknown")
+            return ""
+        return value
 
 
 def _skip(text: str, position: int) -> int:
