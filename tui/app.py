@@ -64,10 +64,12 @@ class MastovaultApp(Deeds, Guarded, App[str]):
     HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (80, "-narrow"), (100, "-wide")]  # noqa: RUF012 - typed by Textual
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (24, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar = [Binding("ctrl+q", "do_leave", show=False, priority=True)]
-    ENABLE_COMMAND_PALETTE = True
+    ENABLE_COMMAND_PALETTE = False
     CSS = """
     Toast { width: 56; max-width: 70%; padding: 0 1; margin: 0; background: $panel; }
     ToastRack { margin-bottom: 1; }
+    CommandPalette SearchIcon { display: none; }
+    CommandPalette #--input { padding: 0 1; }
     .-plain-signs Panel, .-plain-signs Dialog > Vertical { border: ascii $border-blurred; }
     """
 
@@ -153,9 +155,8 @@ class MastovaultApp(Deeds, Guarded, App[str]):
 
     @property
     def area(self) -> AreaScreen | None:
-        """The full screen that is shown; None under a window, and before the first one is."""
-        shown = self._screen_stack[-1] if self._screen_stack else None
-        return shown if isinstance(shown, AreaScreen) else None
+        """The full screen that is shown, be it under a window; None before the first one is."""
+        return next((one for one in reversed(self._screen_stack) if isinstance(one, AreaScreen)), None)
 
     def redraw(self) -> None:
         """Draw again what the shown screen shows."""
@@ -209,7 +210,7 @@ class MastovaultApp(Deeds, Guarded, App[str]):
             if (screen.run, screen.question) not in open_ones:
                 screen.dismiss(None)
             return
-        if self.read_only or not isinstance(screen, AreaScreen):
+        if self.read_only or screen is None or screen is not self.area:
             return
         for key, (run, question) in open_ones.items():
             if key not in self._asked:

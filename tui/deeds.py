@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from textual.command import CommandPalette
+
 from backends.errors import MastovaultError
 from backends.model import Asset, JobState, Secret
 from backends.runs.view import Question
@@ -94,7 +96,7 @@ class Deeds:
 
     def do_palette(self) -> None:
         """Open the palette."""
-        self._app.action_command_palette()
+        self._app.push_screen(CommandPalette(placeholder="find an action, an asset or a job"))
 
     def do_help(self) -> None:
         """Show the help of the screen."""
@@ -253,7 +255,7 @@ class Deeds:
 
     async def _pull(self) -> None:
         app = self._app
-        for pane in app.screen.query(LogPane):
+        for pane in app.area.query(LogPane) if app.area is not None else ():
             subject = pane.subject
             if subject is None or not pane.display:
                 continue

@@ -41,7 +41,7 @@ DARK = Theme(
         "level-unkn": "#c3a6ff",
         "cursor-row": "#24354a",
         "cursor-row-blurred": "#1a2532",
-        "bar-rest": "#2b3a4c",
+        "bar-rest": "#3a4d64",
         "scrollbar": "#33445a",
         "scrollbar-hover": "#4f7fae",
         "scrollbar-active": "#7cc0f5",

@@ -152,7 +152,7 @@ STATUSES = (
         "mstdn.art", Asset.MEDIA, Level.MED, 15, "due in 2h",
         (15, "only one copy", "add a second vault"), age=22, size=int(96.4 * GIB),
     ),
-    status("mstdn.art", Asset.DATABASE, Level.MED, 15, "in goal", (15, "never drilled", "drill it"), age=4, size=9 * GIB),
+    status("mstdn.art", Asset.DATABASE, Level.MED, 15, "in goal", (15, "no drill", "drill it"), age=4, size=9 * GIB),
     status("toot.lan", Asset.MEDIA, Level.LOW, 6, "in goal", (6, "only one copy", "add a vault"), age=3, size=7 * GIB),
     status("toot.lan", Asset.SECRETS, Level.OK, 0, "unchanged", age=220, size=4096, goal=None),
     status("social.ex", Asset.SECRETS, Level.OK, 0, "unchanged", age=500, size=5120, goal=None),

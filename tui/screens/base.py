@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -34,7 +34,8 @@ class AreaScreen(Guarded, Screen[None]):
     DEFAULT_CSS = """
     AreaScreen { layers: base cover; background: $background; }
     AreaScreen #title { background: $panel; }
-    AreaScreen.-slim TooSmall, AreaScreen.-flat TooSmall { display: block; }
+    AreaScreen.-slim > *, AreaScreen.-flat > * { display: none !important; }
+    AreaScreen.-slim > TooSmall, AreaScreen.-flat > TooSmall { display: block !important; }
     """
 
     @property
@@ -52,7 +53,7 @@ class AreaScreen(Guarded, Screen[None]):
         yield Bar(id="crumbs")
         yield Banner(id="banner")
         yield from self.body()
-        yield KeyBar(actions.footer(self.place), plain=self.mastovault.ascii_glyphs)
+        yield KeyBar(plain=self.mastovault.ascii_glyphs)
         yield TooSmall()
 
     def on_mount(self) -> None:
@@ -82,6 +83,10 @@ class AreaScreen(Guarded, Screen[None]):
         """The second line: where we are, and what goes on."""
         return (), ()
 
+    def footer(self) -> Sequence[actions.Action]:
+        """What the last line offers."""
+        return actions.footer(self.place)
+
     def action_do(self, name: str) -> None:
         """Do what a key stands for, or say why not."""
         entry = actions.action(name)
@@ -106,7 +111,7 @@ class AreaScreen(Guarded, Screen[None]):
         banner = app.banner()
         self.query_one("#banner", Banner).show([(f" {banner}", "warn")] if banner else ())
         off = frozenset(entry.id for entry in actions.of(self.place) if actions.refused(entry, app.read_only))
-        self.query_one(KeyBar).switch_off(off)
+        self.query_one(KeyBar).show(self.footer(), off)
 
     def _title_left(self) -> Line:
         app = self.mastovault
@@ -156,4 +161,4 @@ class AreaScreen(Guarded, Screen[None]):
         app = self.mastovault
         if app.asking is not None:
             return f"asking {app.asking.answered} of {app.asking.hosts} hosts…"
-        return f"every {say.span(app.feed.interval)}"
+        return f"every {say.every(app.feed.interval)}"

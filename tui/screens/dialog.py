@@ -35,9 +35,16 @@ class Dialog(Guarded, ModalScreen[T]):
     Dialog > Vertical > Panel { border: none; padding: 0; height: auto; max-height: 16; }
     Dialog > Vertical > Panel:focus { border: none; }
     Dialog Horizontal { height: auto; align-horizontal: right; margin: 1 0 1 0; }
-    Dialog Button { margin-left: 2; height: 1; border: none; min-width: 10; padding: 0 2; }
-    Dialog Button:focus { text-style: bold reverse; }
-    Dialog Input { margin-top: 1; height: 3; border: round $border; background: $panel; }
+    Dialog Button {
+        margin-left: 2; height: 1; border: none; min-width: 10; padding: 0 2; tint: transparent;
+        background: $bar-rest; color: $foreground; text-style: none;
+        &:hover { background: $rule; border: none; }
+        &:focus { background: $primary; color: $background; text-style: bold; background-tint: transparent; }
+        &#yes:focus { background: $accent; }
+        &:ansi { background: ansi_default; color: ansi_default; }
+        &:ansi:focus { text-style: bold reverse; }
+    }
+    Dialog Input { margin-top: 1; height: 3; border: round $border; background: $panel; background-tint: transparent; }
     """
     BINDINGS: ClassVar = [
         Binding("escape", "close", show=False),

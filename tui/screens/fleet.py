@@ -10,7 +10,7 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widget import Widget
-from textual.widgets import Input
+from textual.widgets import Input, Label
 
 from backends.model import Asset
 from tui import actions, rows
@@ -45,9 +45,7 @@ class FilterInput(Input):
     """Where a filter is typed; escape clears it."""
 
     DEFAULT_CSS = """
-    FilterInput { display: none; height: 1; border: none; padding: 0 1; background: $panel; }
-    FilterInput:focus { border: none; }
-    FilterInput.-open { display: block; }
+    FilterInput { height: 1; width: 1fr; border: none; padding: 0; background: $panel; background-tint: $panel 0%; }
     """
     BINDINGS: ClassVar = [Binding("escape", "give_up", show=False), Binding("down", "submit", show=False)]
 
@@ -55,7 +53,7 @@ class FilterInput(Input):
         """Clear the filter and close."""
         self.value = ""
         self.screen.query_one(Table).focus()
-        self.remove_class("-open")
+        self.screen.query_one("#fleet-filter").remove_class("-open")
 
 
 class FleetScreen(AreaScreen):
@@ -64,6 +62,9 @@ class FleetScreen(AreaScreen):
     place = "fleet"
     BINDINGS: ClassVar = actions.bindings("fleet")
     CSS = """
+    #fleet-filter { display: none; height: 1; background: $panel; }
+    #fleet-filter.-open { display: block; }
+    #fleet-filter Label { color: $accent; text-style: bold; }
     #fleet-main { height: 1fr; }
     #fleet-left { width: 1fr; }
     #fleet-none { height: 1fr; content-align: center middle; text-align: center; display: none; }
@@ -88,7 +89,8 @@ class FleetScreen(AreaScreen):
 
     def body(self) -> Iterable[Widget]:
         """The filter, the table beside the reasons, the jobs."""
-        yield FilterInput(placeholder="text, !text, host:x, asset:media, risk:crit", compact=True)
+        field = FilterInput(placeholder="text, !text, host:x, asset:media, risk:crit", compact=True)
+        yield Horizontal(Label(" / ", markup=False), field, id="fleet-filter")
         yield FirstRun()
         yield Horizontal(
             Vertical(
@@ -136,6 +138,12 @@ class FleetScreen(AreaScreen):
         idle = "Nothing is running." if app.read_only else "Nothing is running. b backs up the row under the cursor."
         self.query_one(JobStrip).show(app.entries, app.now(), most=3 if self.app.size.height < 32 else 6, idle=idle)
 
+    def footer(self) -> Sequence[actions.Action]:
+        """Without hosts there is nothing to open or back up yet."""
+        offered = actions.footer(self.place)
+        seen = self.mastovault.seen
+        return offered if seen is None or seen.config.hosts else offered[-3:]
+
     def crumbs(self) -> tuple[Line, Line]:
         """Sort, filter, how often the hosts are asked, marks."""
         arrow = "↑" if self.reversed else "↓"
@@ -146,9 +154,10 @@ class FleetScreen(AreaScreen):
             (f"{self.sort}{arrow}", ""),
         ]
         left += [("   filter ", "quiet"), (self.filter_text or "–", "accent" if self.filter_text else "")]
-        left += [("   ", ""), (self.asking(), "run" if self.mastovault.asking else "quiet")]
         if self.marks:
             left += [("   ", ""), (f" {len(self.marks)} marked ", "flag")]
+        else:
+            left += [("   ", ""), (self.asking(), "run" if self.mastovault.asking else "quiet")]
         return left, self.running()
 
     def _columns(self) -> Sequence[Column]:
@@ -228,8 +237,7 @@ class FleetScreen(AreaScreen):
     @on(Input.Submitted)
     def filter_done(self) -> None:
         """Go on in the table."""
-        field = self.query_one(FilterInput)
-        field.remove_class("-open")
+        self.query_one("#fleet-filter").remove_class("-open")
         self.table.focus()
 
     def do_open(self) -> None:
@@ -258,7 +266,7 @@ class FleetScreen(AreaScreen):
     def do_filter(self) -> None:
         """Open the filter."""
         field = self.query_one(FilterInput)
-        field.add_class("-open")
+        self.query_one("#fleet-filter").add_class("-open")
         field.focus()
 
     def do_sort_left(self) -> None:

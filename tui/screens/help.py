@@ -20,9 +20,9 @@ _MEANINGS = {
     "CRIT": "act now",
     "HIGH": "act today",
     "MED": "keep an eye on it",
-    "LOW": "fine, could be better",
+    "LOW": "fine, can be better",
     "OK": "nothing to do",
-    "UNKN": "host or vault cannot be asked",
+    "UNKN": "cannot be asked",
 }
 _NAMES = {
     "fleet": "Fleet",
@@ -42,8 +42,8 @@ class HelpScreen(Guarded, ModalScreen[None]):
     HelpScreen { align: center middle; }
     #help { width: 96%; max-width: 116; height: auto; max-height: 96%; background: $panel; }
     #help Panel { width: 1fr; height: 100%; max-height: 100%; background: $panel; }
-    #help { height: 22; }
-    HelpScreen.-wide #help { height: 26; }
+    #help { height: 22; margin: 0; }
+    HelpScreen.-wide #help { height: 23; }
     #help-words { display: none; }
     HelpScreen.-wide #help-words { display: block; }
     """
@@ -90,15 +90,15 @@ class HelpScreen(Guarded, ModalScreen[None]):
             yield from self._line(entry.shown, entry.help + (" (read-only)" if off else ""))
 
     def _line(self, key: str, text: str) -> Iterable[Line]:
-        cells = self.query_one("#help-here", Panel).inner_width - 11
+        cells = self.query_one("#help-here", Panel).inner_width - 9
         for number, part in enumerate(wrapped(text, cells)):
-            yield [*fit([(key if number == 0 else "", "key")], 8), (" ", ""), (part, "")]
+            yield [*fit([(key if number == 0 else "", "key")], 7), (" ", ""), (part, "")]
 
     @staticmethod
     def _words(*, short: bool) -> Iterable[Line]:
         for level, (word, style) in LEVELS.items():
-            yield [*fit([(word, style)], 10), (" ", ""), (_MEANINGS[level.value], "quiet")]
-        yield [*fit([("~", "strong")], 10), (" ", ""), ("last known value", "quiet")]
+            yield [*fit([(word, style)], 7), ("  ", ""), (_MEANINGS[level.value], "quiet")]
+        yield [*fit([("~", "strong")], 7), ("  ", ""), ("last known value", "quiet")]
         if short:
             return
         yield []

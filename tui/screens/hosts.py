@@ -68,10 +68,10 @@ class HostsScreen(AreaScreen):
 
     def _columns(self) -> Sequence[Column]:
         return [
-            Column("host", "Host", 14),
-            Column("address", "Address", 24),
-            Column("version", "Version", 8),
-            Column("asked", "Asked", 7),
+            Column("host", "Host", 12),
+            Column("address", "Address", 22 if self.app.size.width < 100 else 36),
+            Column("version", "Version", 7),
+            Column("asked", "Asked", 6),
             Column("state", "State", 0),
         ]
 

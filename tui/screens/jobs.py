@@ -14,11 +14,11 @@ from tui import actions, jobs
 from tui.jobs import JobEntry
 from tui.screens.base import AreaScreen
 from tui.widgets import say
-from tui.widgets.lines import Bar, Rule
+from tui.widgets.lines import Lines, Rule
 from tui.widgets.log_pane import LogPane
 from tui.widgets.notice import Notice
 from tui.widgets.table import Column, Table
-from tui.widgets.text import Line, Piece, words
+from tui.widgets.text import Line, Piece, width, words, wrapped
 
 WIDE = 110
 
@@ -32,21 +32,19 @@ class JobsScreen(AreaScreen):
     #jobs-body { height: 1fr; layout: vertical; }
     #jobs-table { height: 1fr; }
     #jobs-right { height: 1fr; }
-    #jobs-step { display: none; }
     #jobs-none { display: none; }
     JobsScreen.-empty #jobs-body { display: none; }
     JobsScreen.-empty #jobs-none { display: block; }
     JobsScreen.-broad #jobs-body { layout: horizontal; }
     JobsScreen.-broad #jobs-table { width: 54; }
     JobsScreen.-broad #jobs-right { width: 1fr; border-left: solid $rule; }
-    JobsScreen.-broad #jobs-step { display: block; }
     """
 
     def body(self) -> Iterable[Widget]:
         """The list, and the log below or beside it."""
         yield Container(
             Table(self._columns(), self._cells, id="jobs-table"),
-            Vertical(Rule(id="jobs-rule"), Bar(id="jobs-step"), LogPane(id="jobs-log"), id="jobs-right"),
+            Vertical(Rule(id="jobs-rule"), Lines(id="jobs-step"), LogPane(id="jobs-log"), id="jobs-right"),
             id="jobs-body",
         )
         yield Notice(
@@ -143,20 +141,30 @@ class JobsScreen(AreaScreen):
         title = [("log", "title"), (f" {entry.number}" if entry is not None else "", "strong")]
         self.query_one("#jobs-rule", Rule).show(title, self.log_pane.switches())
         if entry is not None:
-            self.query_one("#jobs-step", Bar).show(self._step_line(entry))
+            self.query_one("#jobs-step", Lines).show(self._step_lines(entry))
 
-    def _step_line(self, entry: JobEntry) -> Line:
+    def _step_lines(self, entry: JobEntry) -> Sequence[Line]:
         job, part = entry.job, jobs.percent(entry.job)
         line: list[Piece] = [(" ", ""), jobs.state(entry), ("  ", "")]
         if not entry.active or job.state is JobState.QUEUED or entry.question is not None:
-            return [*line, (jobs.outcome(entry), "")]
+            return self._outcome_lines(entry, line)
         if part is not None and job.total is not None:
             line += [*say.bar(job.done, job.total, 20), (f" {part}%  ", "strong")]
         line.append((jobs.amount(job) if job.done else "", ""))
         if job.rate:
             line.append((f"  {say.rate(job.rate, job.unit)}", "quiet"))
         remains = jobs.left(job)
-        return [*line, (f"  left {say.clock(remains)}", "")] if remains is not None else line
+        return [[*line, (f"  left {say.clock(remains)}", "")] if remains is not None else line]
+
+    def _outcome_lines(self, entry: JobEntry, head: Line) -> Sequence[Line]:
+        cells = max(20, self.log_pane.size.width - width(head) - 2)
+        result = entry.result
+        texts = [(part, "") for part in wrapped(jobs.outcome(entry), cells)]
+        if result is not None:
+            texts += [(part, "accent") for part in wrapped(result.next_step or "", cells) if part]
+            texts += [(part, "warn") for warning in result.warnings[:2] for part in wrapped(f"▲ {warning}", cells)]
+        blank: Line = [(" " * width(head), "")]
+        return [[*(head if number == 0 else blank), piece] for number, piece in enumerate(texts[:5])]
 
     @on(Table.Moved)
     def show_log(self) -> None:

@@ -57,7 +57,7 @@ class SettingsScreen(AreaScreen):
                 "keeps", f"{kept.daily} daily   {kept.weekly} weekly   {kept.monthly} monthly   {kept.yearly} yearly"
             ),
             _line("limits", f"{config.limits.runs} runs at once, {config.limits.jobs_per_host} jobs on a host"),
-            _line("asks hosts", f"every {say.span(app.feed.interval)} (+ and - change it)"),
+            _line("asks hosts", f"every {say.every(app.feed.interval)} (+ and - change it)"),
             [],
             _line("keys", f"{len(keys.recipients)} can read the backups"),
             *(_line("", one) for one in keys.recipients),

@@ -53,11 +53,11 @@ class StorageScreen(AreaScreen):
 
     def _columns(self) -> Sequence[Column]:
         return [
-            Column("name", "Vault", 12),
-            Column("where", "Where", 24 if self.app.size.width < 100 else 44),
-            Column("kept", "Kept", 6, "right"),
-            Column("free", "Free", 6, "right"),
-            Column("read", "Read", 7),
+            Column("name", "Vault", 10),
+            Column("where", "Where", 22 if self.app.size.width < 100 else 44),
+            Column("kept", "Kept", 5, "right"),
+            Column("free", "Free", 5, "right"),
+            Column("read", "Read", 5),
             Column("state", "State", 0),
         ]
 

@@ -7,37 +7,12 @@ from datetime import datetime
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.content import Content
-from textual.widget import Widget
 
 from backends.model import JobState
 from tui import jobs
 from tui.widgets import say
-from tui.widgets.lines import Rule
-from tui.widgets.text import Line, Piece, content, fit, width
-
-
-class _Lines(Widget):
-    DEFAULT_CSS = """
-    _Lines { height: auto; width: 1fr; }
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: tuple[tuple[Piece, ...], ...] = ()
-
-    def show(self, lines: Sequence[Line]) -> None:
-        made = tuple(tuple(line) for line in lines)
-        if made != self.lines:
-            taller = len(made) != len(self.lines)
-            self.lines = made
-            self.refresh(layout=taller)
-
-    def get_content_height(self, container: object, viewport: object, width: int) -> int:
-        return len(self.lines)
-
-    def render(self) -> Content:
-        return content([fit(line, self.size.width) for line in self.lines], ansi=self.app.native_ansi_color)
+from tui.widgets.lines import Lines, Rule
+from tui.widgets.text import Line, Piece, fit, width
 
 
 class JobStrip(Vertical):
@@ -50,7 +25,7 @@ class JobStrip(Vertical):
     def compose(self) -> ComposeResult:
         """The rule and the lines."""
         yield Rule()
-        yield _Lines()
+        yield Lines()
 
     def show(self, found: Sequence[jobs.JobEntry], now: datetime, *, most: int, idle: str) -> None:
         """Show the jobs of the last minutes, at most so many lines; `idle` when there are none."""
@@ -61,7 +36,7 @@ class JobStrip(Vertical):
         lines: list[Line] = [job_line(entry, cells) for entry in shown[:most]]
         if len(shown) > most:
             lines[-1] = [(f" and {len(shown) - most + 1} more; 2 shows them all", "quiet")]
-        self.query_one(_Lines).show(lines or [[(f" {idle}", "quiet")]])
+        self.query_one(Lines).show(lines or [[(f" {idle}", "quiet")]])
 
 
 def job_line(entry: jobs.JobEntry, cells: int) -> Line:

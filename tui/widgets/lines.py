@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from textual import events
 from textual.app import RenderResult
 from textual.content import Content
+from textual.geometry import Size
 from textual.widget import Widget
 
 from tui.actions import Action
@@ -69,6 +70,34 @@ class Banner(Bar):
         self.display = bool(left)
 
 
+class Lines(Widget):
+    """A few lines, as high as there are lines."""
+
+    DEFAULT_CSS = """
+    Lines { height: auto; width: 1fr; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._lines: tuple[tuple[Piece, ...], ...] = ()
+
+    def show(self, lines: Sequence[Line]) -> None:
+        """Change the lines."""
+        made = tuple(tuple(line) for line in lines)
+        if made != self._lines:
+            taller = len(made) != len(self._lines)
+            self._lines = made
+            self.refresh(layout=taller)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As many as there are."""
+        return len(self._lines)
+
+    def render(self) -> Content:
+        """Draw the lines."""
+        return content([fit(line, self.size.width) for line in self._lines], ansi=self.app.native_ansi_color)
+
+
 class KeyBar(Widget):
     """The footer: the keys of this screen, drawn as one line; what does not fit at the right is left to the help."""
 
@@ -76,17 +105,17 @@ class KeyBar(Widget):
     KeyBar { height: 1; dock: bottom; width: 1fr; background: $panel; }
     """
 
-    def __init__(self, entries: Sequence[Action], *, plain: bool = False) -> None:
+    def __init__(self, *, plain: bool = False) -> None:
         super().__init__()
-        self._entries = tuple(entries)
+        self._entries: tuple[Action, ...] = ()
         self._plain = plain
         self._off: frozenset[str] = frozenset()
         self._spots: list[tuple[int, int, str]] = []
 
-    def switch_off(self, ids: frozenset[str]) -> None:
-        """Grey out what is refused now."""
-        if ids != self._off:
-            self._off = ids
+    def show(self, entries: Sequence[Action], off: frozenset[str]) -> None:
+        """Change the keys; those in `off` are refused now and greyed out."""
+        if (tuple(entries), off) != (self._entries, self._off):
+            self._entries, self._off = tuple(entries), off
             self.refresh()
 
     def render(self) -> Content:

@@ -8,7 +8,21 @@ from datetime import UTC, datetime
 from tui.cli.show import size, span
 from tui.widgets.text import Piece
 
-__all__ = ["age", "ago", "bar", "clock", "count", "day_time", "goal", "moment", "rate", "size", "span", "spark"]
+__all__ = [
+    "age",
+    "ago",
+    "bar",
+    "clock",
+    "count",
+    "day_time",
+    "every",
+    "goal",
+    "moment",
+    "rate",
+    "size",
+    "span",
+    "spark",
+]
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -34,6 +48,11 @@ def goal(seconds: float | None) -> str:
     if whole >= 3600 and whole % 3600 == 0:
         return f"{whole // 3600}h"
     return span(whole)
+
+
+def every(seconds: int) -> str:
+    """How often, as it reads best: `60s`, `5m`."""
+    return f"{seconds}s" if seconds < 120 else f"{seconds // 60}m"
 
 
 def moment(at: datetime | None) -> str:

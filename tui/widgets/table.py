@@ -309,6 +309,10 @@ class Table(ScrollView, Generic[Item], can_focus=True):
             if ansi and base == "table--cursor":
                 # A component's `reverse` does not reach its visual style, and 16 colours have no quiet background.
                 under += Style(reverse=True)
-            look = (under + parse(name, ansi)).rich_style
+            over = parse(name, ansi)
+            if ansi and base == "table--cursor":
+                # Reversed colours of single words would make a patchwork of the row.
+                over = Style(bold=over.bold)
+            look = (under + over).rich_style
             self._looks[name, base] = look
         return look
