@@ -13,7 +13,7 @@ from backends.archive.snapshot import SnapshotWriter
 from backends.assets.base import BackupContext, Outcome, Plan, Step
 from backends.assets.media_bucket import observe_bucket, storage_name
 from backends.assets.media_listing import Listing, find_command, parse_records
-from backends.assets.media_stream import TreeReader
+from backends.assets.media_stream import TAR_COMMAND, TreeReader
 from backends.connection.base import Command, Connection, Process, lines_of, sh
 from backends.errors import AssetFailed, BecomeRefused, CommandFailed, MastovaultError
 from backends.mastodon.installation import Installation, MediaKind, MediaPlace
@@ -92,8 +92,12 @@ class MediaAsset:
         trouble = _trouble(look, connection.host)
         shown = clean(root, 200)
         steps = (
-            Step(name="list", what=f"list the files below {shown} without cache/", command="find . … -printf …"),
-            Step(name="copy", what="copy them in packs of 64 MiB", command="tar --create --files-from=- …"),
+            Step(
+                name="list",
+                what=f"list the files below {shown} without cache/",
+                command="find . -path ./cache -prune -o … -printf …",
+            ),
+            Step(name="copy", what="copy them in packs of 64 MiB", command=TAR_COMMAND),
             Step(name="index", what="write the index: path, size, time, mode, SHA-256, place"),
         )
         blocked = trouble.sentence if trouble else ""

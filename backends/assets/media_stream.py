@@ -30,10 +30,11 @@ _FRESH_SECONDS = 600
 _TAR_DONE = frozenset({0, 1, 2})
 """0 all well, 1 some files changed, 2 some files could not be read (GNU tar manual, "Return status")."""
 
-_TAR = (
-    'cd -- "$1" || exit 9; export LC_ALL=C; exec tar --create --file=- --format=gnu --no-recursion --hard-dereference '
-    "--blocking-factor=128 --null --no-unquote --files-from=-"
+TAR_COMMAND = (
+    "tar --create --file=- --format=gnu --no-recursion --hard-dereference --blocking-factor=128 --null --no-unquote "
+    "--files-from=-"
 )
+_TAR = f'cd -- "$1" || exit 9; export LC_ALL=C; exec {TAR_COMMAND}'
 _EXISTING = (
     'cd -- "$1" || exit 9; exec xargs -0 -r sh -c '
     '\'for name; do if [ -e "$name" ] || [ -h "$name" ]; then printf "%s\\\\0" "$name"; fi; done\' sh'
