@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Sequence
 
 from backends.errors import VaultError
@@ -11,6 +10,8 @@ from backends.vault.base import Upload, Vault
 
 _AHEAD = 4 * 1024 * 1024
 """Bytes that may wait for one vault."""
+_WORTH = 256 * 1024
+"""Bytes for which a waiting vault is woken up."""
 
 
 class Lane:
@@ -21,8 +22,11 @@ class Lane:
         self.error: VaultError | None = None
         self.count = 0
         self._key = key
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._held = 0
+        """Bytes handed over and not yet taken by the vault."""
+        self._waiting = 0
+        """Those of them that are still in the queue."""
         self._ending: str = ""
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name=f"to {vault.name}", daemon=True)
@@ -34,8 +38,10 @@ class Lane:
             self._changed.wait_for(lambda: self._held < _AHEAD or self.error is not None)
             if self.error is None:
                 self._pieces.append(data)
+                self._waiting += len(data)
                 self._held += len(data)
-                self._changed.notify_all()
+                if self._waiting >= _WORTH:
+                    self._changed.notify_all()
 
     def end(self, how: str) -> None:
         """Say that no more comes: `commit` or `abort`."""
@@ -59,21 +65,19 @@ class Lane:
     def _pass_on(self, upload: Upload) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pieces or self._ending)
+                self._changed.wait_for(lambda: self._waiting >= _WORTH or self._ending)
                 if self._ending == "abort":
                     return
-                pieces = list(self._pieces)
+                piece = b"".join(self._pieces)
                 self._pieces.clear()
-            if not pieces:
+                self._waiting = 0
+            if not piece:
                 upload.commit()
                 return
-            size = 0
-            for piece in pieces:
-                upload.write(piece)
-                size += len(piece)
-            self.count += size
+            upload.write(piece)
+            self.count += len(piece)
             with self._changed:
-                self._held -= size
+                self._held -= len(piece)
                 self._changed.notify_all()
 
     def _fail(self, error: VaultError) -> None:

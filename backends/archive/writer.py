@@ -121,15 +121,18 @@ class Snapshot:
         full = _with_suffixes(name, codecs)
         if not PART.fullmatch(full):
             raise ValueError(f"{full!r} is no object name")
-        sealed = self._store(snapshot_prefix(self._id) + full, source, compress=compress)
-        return self._add(full, "", codecs, sealed, seen=not already)
+        # manifests are readable without a key: no digest by which guessed passwords could be tried. And what the host
+        # compressed was never seen plain here
+        told = not already and self._asset is not Asset.SECRETS and not name.startswith("globals")
+        sealed = self._store(snapshot_prefix(self._id) + full, source, compress=compress, plain_digest=told)
+        return self._add(full, "", codecs, sealed)
 
     def write_shared(self, key: str, source: Source, *, compress: bool) -> ObjectEntry:
         """As `write`, under a key of its own; `key` is without the codecs' suffixes."""
         codecs = _codecs((), compress=compress)
         full = check_key(_with_suffixes(key, codecs))
-        sealed = self._store(full, source, compress=compress)
-        return self._add(full.rpartition("/")[2], full, codecs, sealed, seen=True)
+        sealed = self._store(full, source, compress=compress, plain_digest=True)
+        return self._add(full.rpartition("/")[2], full, codecs, sealed)
 
     def refer(self, entries: Sequence[ObjectEntry]) -> None:
         """Count existing shared objects as part of this snapshot; `commit` looks whether each vault has them."""
@@ -183,7 +186,7 @@ class Snapshot:
             self._remove(vault)
         self._live = []
 
-    def _store(self, key: str, source: Source, *, compress: bool) -> Sealed:
+    def _store(self, key: str, source: Source, *, compress: bool, plain_digest: bool) -> Sealed:
         if self._finished:
             raise RuntimeError("this snapshot is finished")
         self._some_left()
@@ -191,7 +194,7 @@ class Snapshot:
             self._written[vault.name].append(key)
         fanout = Fanout(self._live, key)
         try:
-            sealed = seal(source, fanout.write, self._keys, compress=compress)
+            sealed = seal(source, fanout.write, self._keys, compress=compress, plain_digest=plain_digest)
             fanout.commit()
         except BaseException:
             fanout.abort()
@@ -204,11 +207,7 @@ class Snapshot:
         self._some_left()
         return sealed
 
-    def _add(
-        self, name: str, key: str, codecs: list[Literal["zstd", "age"]], sealed: Sealed, *, seen: bool
-    ) -> ObjectEntry:
-        # manifests are readable without a key: no digest by which guessed passwords could be tried
-        told = seen and self._asset is not Asset.SECRETS and not name.startswith("globals")
+    def _add(self, name: str, key: str, codecs: list[Literal["zstd", "age"]], sealed: Sealed) -> ObjectEntry:
         entry = ObjectEntry(
             name=name,
             key=key,
@@ -216,7 +215,7 @@ class Snapshot:
             sha256=sealed.sha256,
             codecs=codecs,
             plain_bytes=sealed.plain_bytes,
-            plain_sha256=sealed.plain_sha256 if told else "",
+            plain_sha256=sealed.plain_sha256,
         )
         self._entries.append(entry)
         return entry
