@@ -77,6 +77,7 @@ def add_statuses_sql(count: int, seed: int, domain: str) -> str:
     chunks = corpus(seed, 600 if count <= 20_000 else 8000)
     return "\n".join(
         [
+            "SET work_mem = '128MB';",
             "CREATE TEMP TABLE lab_text (n integer PRIMARY KEY, body text NOT NULL);",
             _copy("lab_text", ("n", "body"), enumerate(chunks)),
             "CREATE TEMP TABLE lab_people AS SELECT (row_number() OVER (ORDER BY id) - 1)::integer AS n, id, username,"

