@@ -16,14 +16,13 @@ from backends.assets.database_facts import RowCounts, Survey, survey
 from backends.assets.database_globals import Globals, dump_globals, globals_argv
 from backends.assets.database_probe import observe
 from backends.assets.database_programs import Programs, find_programs
-from backends.assets.database_session import Session, ask_once, open_session, psql_command
+from backends.assets.database_session import Session, open_session, psql_command
 from backends.connection.base import Connection
 from backends.errors import AssetFailed, BecomeRefused, CommandFailed, MastovaultError
 from backends.mastodon.installation import DatabasePlace, Installation
 from backends.model import Asset, AssetObservation
 from backends.progress import Job
 
-_VERSION = "SELECT to_jsonb(current_setting('server_version_num')::int)"
 # Below this a dump may shrink for many reasons; above it, losing half is worth a word.
 _WORTH_COMPARING = 1024 * 1024
 _SMALL_PART = 400
@@ -44,7 +43,9 @@ class DatabaseAsset:
         try:
             place = place_of(installation)
             found = find_programs(connection, place)
-            programs = found.for_server(ask_once(connection, place, found.psql, _VERSION))
+            with open_session(connection, place, found.psql) as session:
+                session.begin()
+            programs = found.for_server(session.version_num)
         except (AssetFailed, BecomeRefused, CommandFailed) as error:
             blocked = f"{error.sentence} {error.next_step}".strip()
             return Plan(host=host, asset=Asset.DATABASE, steps=(), blocked=blocked)
@@ -57,8 +58,9 @@ class DatabaseAsset:
             ),
             Step(
                 name="globals",
-                what="dump the roles, without their passwords where the rights lack",
-                command=shown(globals_argv(place, programs)),
+                what="dump the roles"
+                + ("" if session.reads_passwords else ", without their passwords: the rights lack"),
+                command=shown(globals_argv(place, programs, passwords=session.reads_passwords)),
             ),
             Step(
                 name="dump",
@@ -86,7 +88,7 @@ class DatabaseAsset:
                 programs = found.for_server(session.version_num)
                 form = choose_form(found, programs)
                 known = survey(session)
-                roles = _store_globals(context, writer, place, programs)
+                roles = _store_globals(context, writer, place, programs, passwords=session.reads_passwords)
                 entry, facts = _dump(context, writer, session, place, programs, form, known)
         except MastovaultError:
             job.check_cancelled()
@@ -126,9 +128,11 @@ class _ended_by:  # noqa: N801
         self._forget()
 
 
-def _store_globals(context: BackupContext, writer: SnapshotWriter, place: DatabasePlace, programs: Programs) -> Globals:
+def _store_globals(
+    context: BackupContext, writer: SnapshotWriter, place: DatabasePlace, programs: Programs, *, passwords: bool
+) -> Globals:
     context.job.step("dumping roles")
-    roles = dump_globals(context.connection, place, programs, context.job)
+    roles = dump_globals(context.connection, place, programs, context.job, passwords=passwords)
     context.job.check_cancelled()
     if roles.sql:
         writer.write("globals.sql", BytesIO(roles.sql), compress=True)

@@ -188,8 +188,10 @@ class DumpStream:
                 f"zstd on {self._host} failed with {_status(zstd)}, so the dump is not whole.",
                 "Look at the job's log, and at the memory of the host.",
             )
-        if dump in {0, -1} or dump > 128:
-            how = _status(dump) if dump else _status(status)
+        # What pg_dump says to SIGTERM, before it ends with status 1
+        asked = "terminated by user" in said
+        if asked or dump in {0, -1} or dump > 128:
+            how = "terminated by somebody" if asked else _status(dump or status)
             return AssetFailed(
                 f"pg_dump on {self._host} was ended before it had finished ({how}).",
                 "Look at the logs of PostgreSQL and at the memory of the host, then run the backup again.",
@@ -200,7 +202,7 @@ class DumpStream:
         # A command that fails at once leaves an empty or foreign beginning: what it said is the better reason
         self._process.close_stdin()
         try:
-            status = self._process.wait(timeout=2)
+            status = self._process.wait(timeout=1)
         except (TimeoutError, MastovaultError):
             status = 0
         self._follower.finish()

@@ -17,7 +17,7 @@ _COMPLETE = b"-- PostgreSQL database cluster dump complete"
 _SECONDS = 120.0
 
 Kind = Literal["with passwords", "without passwords", "missing"]
-_KINDS: tuple[tuple[Kind, bool], ...] = (("with passwords", True), ("without passwords", False))
+_KINDS: tuple[Kind, ...] = ("with passwords", "without passwords")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,19 @@ def globals_argv(place: DatabasePlace, programs: Programs, *, passwords: bool = 
     return (programs.pg_dumpall, *parameters(place, database_option="--database"), "--globals-only", *less)
 
 
-def dump_globals(connection: Connection, place: DatabasePlace, programs: Programs, job: Job) -> Globals:
-    """Fetch the roles: with passwords, else without them, else none. Missing ones fail no backup.
+def dump_globals(
+    connection: Connection, place: DatabasePlace, programs: Programs, job: Job, *, passwords: bool
+) -> Globals:
+    """Fetch the roles: with passwords where `passwords` says that these may be read, else without, else none.
+
+    Missing ones fail no backup.
 
     Raises:
         ConnectionFailed: the connection is gone.
     """
     why = ""
-    for kind, passwords in _KINDS:
-        argv = globals_argv(place, programs, passwords=passwords)
+    for kind in _KINDS[0 if passwords else 1 :]:
+        argv = globals_argv(place, programs, passwords=kind == "with passwords")
         job.log(f"$ {shown(argv)}")
         try:
             done = connection.run(command(place, argv), timeout=_SECONDS)

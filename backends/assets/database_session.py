@@ -30,7 +30,8 @@ SELECT jsonb_build_object(
   'direct', coalesce(current_setting('{DIRECT_SETTING}', true), '') = 'on',
   'version', current_setting('server_version'),
   'version_num', current_setting('server_version_num')::int,
-  'recovery', pg_is_in_recovery())
+  'recovery', pg_is_in_recovery(),
+  'reads_passwords', has_table_privilege('pg_catalog.pg_authid', 'SELECT'))
 """
 
 
@@ -46,6 +47,7 @@ class Session:
         self.version = ""
         self.version_num = 0
         self.recovery = False
+        self.reads_passwords = False
         self.snapshot = ""
 
     def begin(self, *, timeout: float = 60.0) -> None:
@@ -61,6 +63,7 @@ class Session:
             raise through_pgbouncer(self.host)
         self.version, self.version_num = str(identity["version"]), int(identity["version_num"])
         self.recovery = bool(identity["recovery"])
+        self.reads_passwords = bool(identity["reads_passwords"])
         self.snapshot = str(self.ask("SELECT to_jsonb(pg_export_snapshot())", timeout=timeout))
 
     def ask(self, query: str, *, timeout: float | None = None) -> Any:
