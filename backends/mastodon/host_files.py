@@ -114,7 +114,7 @@ def read_files(connection: Connection, paths: Sequence[str], as_users: Sequence[
         try:
             found = _read(connection, missing, user)
         except BecomeRefused as error:
-            refusal = error.sentence
+            refusal = refusal or error.sentence
             continue
         files.update(found)
     return FilesRead(files, refusal)
