@@ -129,7 +129,7 @@ class Become:
         said = self._attempt(right)
         if said is None:
             return right
-        raise self._refused(right.prefix[0] if right.prefix[0] != "sh" else "runuser", user, said, next_step)
+        raise self._refused(right.prefix[0] if right.prefix[0] != "/bin/sh" else "runuser", user, said, next_step)
 
     def _refused(self, how: str, user: str, said: str, next_step: str) -> BecomeRefused:
         last = [line for line in said.splitlines() if line.strip()]
@@ -145,4 +145,4 @@ class Become:
 
 
 def _as_root(user: str) -> tuple[str, ...]:
-    return ("sh", "-c", _AS_ROOT, "sh", user)
+    return ("/bin/sh", "-c", _AS_ROOT, "sh", user)

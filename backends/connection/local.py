@@ -36,6 +36,7 @@ class LocalStream:
         self._stdout = cast(IO[bytes], process.stdout)
         self._stderr = cast(IO[bytes], process.stderr)
         self._input_lock = threading.Lock()
+        self._output_lock = threading.Lock()
         # Wakes a blocked read when the streams are let go of.
         self._wake_read, self._wake_write = os.pipe()
         self._abandoned = False
@@ -46,18 +47,20 @@ class LocalStream:
         with self._stderr, contextlib.suppress(OSError, ValueError):
             while data := os.read(self._stderr.fileno(), _PIECE):
                 self.tail.feed(data)
+        # A zombie would look like a process that goes on.
+        self._process.wait()
 
     def recv(self, size: int, timeout: float | None) -> bytes:
         """Read stdout."""
-        try:
-            readable, _, _ = select.select([self._stdout.fileno(), self._wake_read], [], [], timeout)
-            if not readable:
+        with self._output_lock:
+            if self._abandoned:
+                return b""
+            poll = select.poll()
+            poll.register(self._stdout, select.POLLIN)
+            poll.register(self._wake_read, select.POLLIN)
+            if not poll.poll(None if timeout is None else timeout * 1000):
                 raise TimeoutError
             return b"" if self._abandoned else os.read(self._stdout.fileno(), size)
-        except (ValueError, OSError) as error:
-            if isinstance(error, TimeoutError):
-                raise
-            return b""
 
     def send(self, data: bytes) -> None:
         """Write all of `data` to stdin."""
@@ -98,12 +101,20 @@ class LocalStream:
             return
         self._abandoned = True
         os.write(self._wake_write, b"x")
-        if not self.ended():
-            # Without a reader and a writer most commands end by themselves.
+        with self._output_lock:
+            for end in (self._wake_read, self._wake_write):
+                os.close(end)
+            self._stdout.close()
+        # A write that is blocked holds the lock until its reader is gone.
+        if self._input_lock.acquire(timeout=0.1):
             with contextlib.suppress(OSError):
                 self._stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._input_lock.release()
+        try:
             self._process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.interrupt()
+        self.end_input()
 
 
 class LocalConnection(Machine):

@@ -23,11 +23,13 @@ _STDERR_LIMIT = 1024 * 1024
 _PIPE = 60 * 1024
 """Bytes that a pipe takes without a reader."""
 # $1 process group or 0, $2 process. TERM first; KILL for what is left after 3 seconds.
-# dash wants the --, others may not know it.
+# dash wants the --, others may not know it. A zombie that nobody collects is not alive.
 _END = (
     'k() { kill -s "$1" -- "$t" 2>/dev/null || kill -s "$1" "$t" 2>/dev/null; }; '
-    'if [ "$1" -gt 1 ]; then t=-$1; else t=$2; fi; k TERM || exit 0; n=0; '
-    "while k 0; do n=$((n+1)); if [ $n -gt 30 ]; then k KILL; exit 0; fi; sleep 0.1 2>/dev/null || sleep 1; done"
+    "alive() { k 0 || return 1; l=$(ps -A -o $c= -o stat= 2>/dev/null) || return 0; "
+    'echo "$l" | grep -q "^ *$i  *[^Z ]"; }; '
+    'if [ "$1" -gt 1 ]; then c=pgid; i=$1; t=-$1; else c=pid; i=$2; t=$2; fi; k TERM || exit 0; n=0; '
+    "while alive; do n=$((n+1)); if [ $n -gt 30 ]; then k KILL; exit 0; fi; sleep 0.1 2>/dev/null || sleep 1; done"
 )
 
 
@@ -120,7 +122,7 @@ class Machine(Connection):
 
     def _end(self, right: Right | None, user: str, group: int, pid: int, stream: Stream) -> None:
         """End a process group as the user it belongs to; its own streams may be gone already."""
-        end = Command(("sh", "-c", _END, "sh", str(group), str(pid)))
+        end = Command(("/bin/sh", "-c", _END, "sh", str(group), str(pid)))
         try:
             with contextlib.closing(self._begin(end, right, user, bulk=False, urgent=True)) as ending:
                 ending.wait(2 * GRACE + 4)

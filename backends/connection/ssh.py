@@ -13,6 +13,7 @@ from paramiko.ssh_exception import SSHException
 from backends.config.schema import HostConfig
 from backends.connection.login import Ask
 from backends.connection.machine import Machine
+from backends.connection.process import NoStart
 from backends.connection.reach import Reached, Timeouts
 from backends.connection.tail import StderrTail
 from backends.connection.transport import SMALL_WINDOW, WINDOW, Channel, ChannelRefused
@@ -25,6 +26,9 @@ SESSIONS = 9
 """Commands at once on one connection: sshd's MaxSessions is 10, and ending one of them needs a place too."""
 _REFUSED_FOR = 30.0
 """Seconds to go on asking for a channel; another one may end."""
+_PLACE_TIMEOUT = 120.0
+_LAST_WORDS = 2.0
+"""Seconds; a process left behind may hold the streams open for ever."""
 _PROHIBITED = 1
 _ORIGIN = ("127.0.0.1", 0)
 
@@ -73,6 +77,8 @@ class SshStream:
         if not self._channel.status_event.wait(timeout):
             raise TimeoutError
         if self._channel.has_status:
+            # sshd says the status as soon as the command is gone, what it wrote last may come after it.
+            self._channel.streams_over.wait(_LAST_WORDS)
             self._done.close()
             return int(self._channel.exit_status)
         if self._channel.ended_by_server:
@@ -133,12 +139,21 @@ class SshConnection(Machine):
                 channel.exec_command(command_line(argv).encode("utf-8", "surrogateescape"))
             except (EOFError, OSError, SSHException) as error:
                 channel.close()
+                if self._transport.is_active():
+                    raise NoStart("", "the server refuses to run commands", None) from None
                 raise self._lost(error) from None
             return SshStream(channel, self._lost(), stack.pop_all())
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
-        self._places.acquire()
+        deadline = time.monotonic() + _PLACE_TIMEOUT
+        while not self._places.acquire(timeout=1.0):
+            if not self._transport.is_active():
+                raise self._lost()
+            if time.monotonic() > deadline:
+                raise ConnectionFailed(
+                    f"{SESSIONS} commands run on {self.host} at once, and none of them ends", "run fewer jobs at once"
+                )
         try:
             yield
         finally:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import paramiko
 from paramiko.common import (
     MSG_CHANNEL_CLOSE,
+    MSG_CHANNEL_EOF,
     MSG_CHANNEL_EXTENDED_DATA,
     MSG_CHANNEL_REQUEST,
     cMSG_CHANNEL_OPEN,
@@ -187,6 +188,8 @@ class Channel(paramiko.Channel):
         self.refusal: ChannelRefused | None = None
         self.signal: str | None = None
         self.has_status = False
+        self.streams_over = threading.Event()
+        """Nothing more comes on stdout and stderr."""
         self.ended_by_server = False
         """The server said that the channel is over, as against a connection that was lost."""
 
@@ -240,6 +243,14 @@ class Channel(paramiko.Channel):
         m.get_int()
         super()._handle_request(m)  # type: ignore[misc]
 
+    def _handle_eof(self, m: Message) -> None:
+        super()._handle_eof(m)  # type: ignore[misc]
+        self.streams_over.set()
+
+    def _set_closed(self) -> None:
+        super()._set_closed()  # type: ignore[misc]
+        self.streams_over.set()
+
     def _handle_close(self, m: Message) -> None:
         self.ended_by_server = True
         super()._handle_close(m)  # type: ignore[misc]
@@ -270,6 +281,7 @@ class Transport(paramiko.Transport):
         **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
         MSG_CHANNEL_EXTENDED_DATA: Channel._feed_extended,
         MSG_CHANNEL_REQUEST: Channel._handle_request,
+        MSG_CHANNEL_EOF: Channel._handle_eof,
         MSG_CHANNEL_CLOSE: Channel._handle_close,
     }
 

@@ -66,7 +66,7 @@ class Wrapped:
 
     def behind(self, prefix: tuple[str, ...]) -> tuple[str, ...]:
         """The whole argument list, behind the words that make another user of us."""
-        return ("sh", "-c", _OUTER, "sh", outer_marker(self.marker), *prefix, *self.argv) if prefix else self.argv
+        return ("/bin/sh", "-c", _OUTER, "sh", outer_marker(self.marker), *prefix, *self.argv) if prefix else self.argv
 
 
 def outer_marker(marker: str) -> str:
@@ -99,7 +99,7 @@ def wrap(command: Command, *, home_of: str = "", drop_input: bool = False) -> Wr
     return Wrapped(
         marker=marker,
         stdin_marker=stdin_marker,
-        argv=("sh", "-c", SCRIPT, "sh", marker, stdin_marker, home_of, *secret_env, marker, *argv),
+        argv=("/bin/sh", "-c", SCRIPT, "sh", marker, stdin_marker, home_of, *secret_env, marker, *argv),
         stdin=b"".join(line.encode("utf-8", "surrogateescape") + b"\n" for line in lines),
     )
 
