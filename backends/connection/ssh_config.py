@@ -1,6 +1,6 @@
 """What ~/.ssh/config and /etc/ssh/ssh_config say about a host (ssh_config(5)), read by paramiko's SSHConfig.
 
-Added to paramiko here: `Include`, `Match exec` without a further package, tokens in UserKnownHostsFile.
+Added to paramiko here: `Include`, `Match exec` that leaves the terminal alone, tokens in UserKnownHostsFile.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _lines(file: Path, base: Path, depth: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _match_exec() -> Iterator[None]:
-    """Let paramiko ask a shell for `Match exec`, as ssh does; it would want another package for that."""
+    """Let paramiko ask a shell for `Match exec`, as ssh does; what it uses itself reads the terminal's keys."""
 
     def run(command: str, **_: object) -> SimpleNamespace:
         try:
@@ -157,8 +157,7 @@ def _match_exec() -> Iterator[None]:
             return SimpleNamespace(ok=False)
         return SimpleNamespace(ok=done.returncode == 0)
 
-    if getattr(paramiko.config, "invoke", None) is None:
-        vars(paramiko.config)["invoke"] = SimpleNamespace(run=run)
+    vars(paramiko.config)["invoke"] = SimpleNamespace(run=run)
     yield
 
 
