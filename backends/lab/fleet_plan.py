@@ -14,8 +14,9 @@ class HostPlan:
     """What one host is to be.
 
     `cheap` hosts share one PostgreSQL role, a template database, one Redis and one set of encryption keys; `socket`
-    hosts name their database by the directory of its unix socket; `backups` are the ages in hours of the snapshots that
-    the demo begins with, `failures` those of attempts that failed.
+    hosts name their database by the directory of its unix socket; `rate` is the speed of a host's line in bytes a
+    second, None for as fast as it goes; `backups` are the ages in hours of the snapshots that the demo begins with,
+    `failures` those of attempts that failed.
     """
 
     name: str
@@ -28,6 +29,7 @@ class HostPlan:
     env_mode: int = 0o600
     statuses: int = STATUSES
     vaults: tuple[str, ...] = ("local", "offsite")
+    rate: float | None = None
     backups: tuple[float, ...] = ()
     failures: tuple[float, ...] = ()
 
@@ -43,8 +45,12 @@ class HostPlan:
         return populate(self.seed, people=people, remote=remote, media=media, cached=cached, statuses=self.statuses)
 
 
-def plan_fleet(count: int, seed: int, statuses: int) -> tuple[HostPlan, ...]:
-    """The first `count` hosts: one fresh, one stale, one never backed up with media in S3, one offline, then many."""
+def plan_fleet(count: int, seed: int, statuses: int, *, demo: bool) -> tuple[HostPlan, ...]:
+    """The first `count` hosts: one fresh, one stale, one never backed up with media in S3, one offline, then many.
+
+    In a demo two of them are at the end of a slow line, so that there is time to see a backup at work.
+    """
+    slow = 1_500_000.0 if demo else None
     named = (
         HostPlan(name="social", seed=seed, backups=(73, 49, 25, 0.2), statuses=statuses),
         HostPlan(
@@ -54,11 +60,12 @@ def plan_fleet(count: int, seed: int, statuses: int) -> tuple[HostPlan, ...]:
             socket=True,
             env_mode=0o644,
             vaults=("local",),
+            rate=slow,
             backups=(220, 148),
             failures=(50, 26, 2),
             statuses=statuses,
         ),
-        HostPlan(name="club", seed=seed + 2, bucket=True, statuses=statuses),
+        HostPlan(name="club", seed=seed + 2, bucket=True, statuses=statuses * (8 if demo else 1), rate=slow),
         HostPlan(name="lan", seed=seed + 3, version="4.5.11", offline=True, backups=(31,), statuses=statuses),
     )
     many = (

@@ -30,7 +30,7 @@ from backends.lab.redis_server import software as redis_software
 from backends.lab.relay import Relay
 from backends.lab.ssh import SshHost, SshServers, login_name
 
-_TEMPLATE = "many_production"
+_CLONERS = 3
 
 
 class Lab:
@@ -65,7 +65,7 @@ class Lab:
         self.hosts: dict[str, LabHost] = {}
         self.postgres: PostgresServer
         self.bucket: BucketServer | None = None
-        self._plans = plan_fleet(hosts, seed, rows)
+        self._plans = plan_fleet(hosts, seed, rows, demo=history)
         self._history = history
         self._temporary = temporary
         self._say = say or (lambda _text: None)
@@ -164,12 +164,16 @@ class Lab:
 
     def _end_of_build(self) -> None:
         if self._history:
-            from backends.lab.history import seed_history
+            from backends.lab import history
 
-            seed_history(self, self._say)
+            history.seed_history(self, self._say)
         for host in self.hosts.values():
             if host.plan.offline:
                 self.stop_host(host.name)
+        if self._history:
+            history.notice_absence(self)
+        for host in self.hosts.values():
+            host.ssh.rate = host.plan.rate
 
     def _start_servers(self) -> None:
         processes = self._running()
@@ -195,17 +199,21 @@ class Lab:
     def _make_hosts(self) -> None:
         many = record_encryption_keys()
         password = secrets.token_hex(12)
-        first_cheap = next((plan.name for plan in self._plans if plan.cheap), None)
-        keys = {plan.name: many if plan.cheap else record_encryption_keys() for plan in self._plans}
         for plan in self._plans:
             self.hosts[plan.name] = self._new_host(plan, password)
-        _all_of(
-            partial(self._fill_host, host, keys[host.name], template=host.name == first_cheap)
-            for host in self.hosts.values()
-        )
-        cheap = [host.database for host in self.hosts.values() if host.plan.cheap]
-        if cheap:
-            clone_database(self.postgres, cheap[0].name, cheap[1:])
+        cheap = [host for host in self.hosts.values() if host.plan.cheap]
+        whole = [host for host in self.hosts.values() if not host.plan.cheap]
+        work = [partial(self._fill_host, host, record_encryption_keys()) for host in whole]
+        work += [partial(self._fill_host, host, many, template=True) for host in cheap[:1]]
+        _all_of(work)
+        clones = [host.database for host in cheap[1:]]
+        work = [partial(self._fill_host, host, many, template=False) for host in cheap[1:]]
+        work += [
+            partial(clone_database, self.postgres, cheap[0].database.name, clones[part::_CLONERS])
+            for part in range(_CLONERS)
+            if clones
+        ]
+        _all_of(work)
 
     def _new_host(self, plan: HostPlan, password: str) -> LabHost:
         directory = self.directory / "hosts" / plan.name
@@ -228,6 +236,7 @@ class Lab:
             host_key=directory / "etc/ssh/ssh_host_ed25519_key",
             authorized_keys=self.directory / "client/authorized_keys",
         )
+        ssh.hold()
         ssh.make_key()
         login = DatabaseLogin(
             host=str(self.postgres.socket_dir) if plan.socket else "127.0.0.1",
@@ -238,7 +247,7 @@ class Lab:
         )
         return LabHost(plan, directory, ssh, redis, login, plan.population())
 
-    def _fill_host(self, host: LabHost, keys: dict[str, str], *, template: bool) -> None:
+    def _fill_host(self, host: LabHost, keys: dict[str, str], *, template: bool = True) -> None:
         plan = host.plan
         bucket = self.bucket if plan.bucket else None
         host.settings = settings(plan, host.database, host.redis, keys, bucket)
@@ -249,7 +258,7 @@ class Lab:
         tree.make_state(host.directory / "run", plan, login_name(), host.root)
         media = bucket.make(host.settings["S3_BUCKET"]) if bucket else host.root / "public/system"
         tree.make_media(media, plan, host.population)
-        if not plan.cheap or template:
+        if template:
             cipher = RailsCipher(
                 keys["ACTIVE_RECORD_ENCRYPTION_PRIMARY_KEY"], keys["ACTIVE_RECORD_ENCRYPTION_KEY_DERIVATION_SALT"]
             )

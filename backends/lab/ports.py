@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import threading
 
 _dice = random.SystemRandom()
+_given: set[int] = set()
+_lock = threading.Lock()
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing uses now."""
-    while True:
-        port = _dice.randrange(15000, 32000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
+    """A TCP port on 127.0.0.1 that nothing uses now; no port is given twice by one process."""
+    with _lock:
+        while True:
+            port = _dice.randrange(12000, 32000)
+            if port in _given:
+                continue
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+                _given.add(port)
+                return port
 
 
 def hold_port(port: int) -> socket.socket:

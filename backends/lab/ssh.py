@@ -22,6 +22,7 @@ from backends.lab.ports import free_port, hold_port
 
 WINDOW = 32 << 20
 _CHUNK = 1 << 18
+_SLOW_CHUNK = 1 << 14
 _PIPE = 1 << 20
 _BACKLOG = 4 << 20
 _T = TypeVar("_T")
@@ -46,6 +47,8 @@ class SshHost:
     port: int = field(default_factory=free_port)
     banner: bytes = b""
     """Written before the output of every command, as a chatty shell profile does."""
+    rate: float | None = None
+    """Bytes a second that a command's output is slowed down to; None for as fast as it goes."""
     listener: asyncssh.SSHAcceptor | None = None
     held: socket.socket | None = None
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
@@ -57,8 +60,13 @@ class SshHost:
         key.write_private_key(str(self.host_key))
         key.write_public_key(f"{self.host_key}.pub")
 
+    def hold(self) -> None:
+        """Keep the port while nothing listens on it, so that nothing else takes it."""
+        if self.held is None:
+            self.held = hold_port(self.port)
+
     def let_go(self) -> None:
-        """Give the port back that `SshServers.stop` keeps."""
+        """Give the port back that `hold` keeps."""
         if self.held is not None:
             self.held.close()
             self.held = None
@@ -121,8 +129,7 @@ class SshServers:
     def stop(self, host: SshHost) -> None:
         """Cut a host's connections and refuse new ones; its port stays its own. Idempotent."""
         self._call(self._stop(host))
-        if host.held is None:
-            host.held = hold_port(host.port)
+        host.hold()
 
     def cut(self, host: SshHost) -> None:
         """Break a host's connections of this moment without a word; new ones are taken."""
@@ -201,8 +208,8 @@ async def _serve(host: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> No
     if host.banner:
         process.stdout.write(host.banner)
     outputs = [
-        asyncio.create_task(_carry(stdout, process.stdout)),
-        asyncio.create_task(_carry(stderr, process.stderr)),
+        asyncio.create_task(_carry(stdout, process.stdout, host)),
+        asyncio.create_task(_carry(stderr, process.stderr, host)),
     ]
     feed = asyncio.create_task(_feed(process, child))
     gone = asyncio.create_task(process.channel.wait_closed())
@@ -254,10 +261,12 @@ async def _feed(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subpro
             await stdin.drain()
 
 
-async def _carry(source: asyncio.StreamReader, sink: asyncssh.SSHWriter[bytes]) -> None:
-    while data := await source.read(_CHUNK):
+async def _carry(source: asyncio.StreamReader, sink: asyncssh.SSHWriter[bytes], host: SshHost) -> None:
+    while data := await source.read(_SLOW_CHUNK if host.rate else _CHUNK):
         sink.write(data)
         await sink.drain()
+        if host.rate:
+            await asyncio.sleep(len(data) / host.rate)
 
 
 async def _end_group(child: asyncio.subprocess.Process) -> None:

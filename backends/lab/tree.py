@@ -123,7 +123,9 @@ def make_media(system: Path, plan: HostPlan, population: Population) -> None:
             _file(base / "accounts/avatars" / partition(person.id) / "original" / person.avatar, 12_000, dice)
     for number, name in enumerate(("blobcat.png", "mastodon.png", "verified.png"), start=1):
         _file(system / "custom_emojis/images" / partition(number) / "original" / name, 4_000, dice)
-    _file(system / "site_uploads/files" / partition(1) / "original" / "hero.png", 150_000, dice)
+    _file(
+        system / "site_uploads/files" / partition(1) / "original" / "hero.png", 2_000 if plan.cheap else 150_000, dice
+    )
     _file(system / "cache/preview_cards/images" / partition(17) / "original" / "0f3c9a4f2b1e8d77.jpg", 20_000, dice)
 
 
