@@ -134,6 +134,8 @@ class JobResult:
     in_part: bool = False
     warnings: tuple[str, ...] = ()
     vaults: tuple[str, ...] = ()
+    exit_code: int = 0
+    """That of the error which ended it; 0 when it is done or was skipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

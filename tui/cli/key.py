@@ -163,7 +163,11 @@ def check(paths: Paths, confirm_custody: bool) -> None:
     encryption = load(paths.config_file).encryption
     identities = keys.load_identities(_identity_path(paths), _ask)
     stored = io.BytesIO()
-    codec.seal(io.BytesIO(b"mastovault"), stored.write, keys.parse_recipients(encryption.recipients), compress=True)
+
+    def keep(data: bytes) -> None:
+        stored.write(data)
+
+    codec.seal(io.BytesIO(b"mastovault"), keep, keys.parse_recipients(encryption.recipients), compress=True)
     stored.seek(0)
     if codec.unseal(stored, identities, ("zstd", "age")).read() != b"mastovault":
         raise KeyUnavailable("the identity gives back other bytes than were encrypted", "Do not rely on this identity.")

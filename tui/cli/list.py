@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import click
-from backends.catalog import Catalog
 
+from backends.catalog import Catalog
 from backends.config.load import load
 from backends.config.paths import Paths
 from backends.errors import ConfigurationError
-from backends.model import Asset, SnapshotInfo, rfc3339, utc_now
+from backends.model import SnapshotInfo, rfc3339, utc_now
 from backends.operations.fleet import refresh_vaults
 from tui.cli import show
-
-
-def parse_target(text: str) -> tuple[str, Asset | None]:
-    """Split `HOST[/ASSET]`. Raises `ConfigurationError` for an unknown asset."""
-    host, _, name = text.partition("/")
-    if not name:
-        return host, None
-    try:
-        return host, Asset(name)
-    except ValueError:
-        known = ", ".join(Asset)
-        raise ConfigurationError(f"{name} is no asset", f"The assets are {known}.") from None
+from tui.cli.targets import parse_target
 
 
 @click.command("list")

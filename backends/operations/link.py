@@ -1,0 +1,100 @@
+"""The one connection that the jobs of a host share, made again when it was lost."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+from backends.config.schema import HostConfig
+from backends.connection.base import Connection
+from backends.connection.open import open_connection
+from backends.errors import ConnectionFailed, DiscoveryFailed, MastovaultError
+from backends.mastodon.discovery import discover
+from backends.mastodon.installation import Installation
+from backends.model import Secret
+
+ATTEMPTS = 3
+_PAUSE = 2.0
+
+
+class Link:
+    """A connection and what discovery found over it. Passwords are asked for once and kept for a reconnection."""
+
+    def __init__(self, name: str, host: HostConfig, ask: Callable[[str], Secret | None] | None) -> None:
+        self._name, self._host, self._ask = name, host, ask
+        self._answers: dict[str, Secret] = {}
+        self._lock = threading.Lock()
+        self._held: tuple[Connection, Installation] | None = None
+        self._refused: MastovaultError | None = None
+
+    def get(self, log: Callable[[str], None], wait: Callable[[float], None]) -> tuple[Connection, Installation]:
+        """The live connection; connects when there is none, and tries again when that may help.
+
+        A host that refused one job is not asked again for the next: all get the same answer.
+
+        Args:
+            log: told of every attempt that failed.
+            wait: waits some seconds, or raises `Cancelled`.
+
+        Raises:
+            ConnectionFailed, LoginRefused, HostKeyUnknown, HostKeyChanged: as `open_connection`.
+            DiscoveryFailed: there is no Mastodon that this release can back up.
+        """
+        with self._lock:
+            if self._refused is not None:
+                raise self._refused
+            attempt = 1
+            while self._held is None:
+                try:
+                    self._held = self._connect()
+                except MastovaultError as error:
+                    if not isinstance(error, ConnectionFailed) or not error.retryable or attempt == ATTEMPTS:
+                        self._refused = error
+                        raise
+                    log(f"{error.sentence}; trying again ({attempt + 1} of {ATTEMPTS})")
+                    wait(pause(attempt))
+                    attempt += 1
+            return self._held
+
+    def lose(self, connection: Connection) -> None:
+        """Drop a connection that failed, so that the next `get` makes a new one."""
+        with self._lock:
+            if self._held and self._held[0] is connection:
+                self._held = None
+        connection.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._held:
+            self._held[0].close()
+
+    def _connect(self) -> tuple[Connection, Installation]:
+        connection = open_connection(self._name, self._host, ask=self._remembered if self._ask else None)
+        try:
+            installation = discover(connection, self._name, self._host)
+            if not installation.kind.supported:
+                raise DiscoveryFailed(
+                    f"{self._name} is a {installation.kind.value} installation, "
+                    "which this release recognises but cannot back up",
+                    "The README says which kinds are supported.",
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return connection, installation
+
+    def _remembered(self, prompt: str) -> Secret | None:
+        if prompt not in self._answers:
+            answer = self._ask(prompt) if self._ask else None
+            if answer is None:
+                return None
+            self._answers[prompt] = answer
+            return answer
+        # A refused answer must not be given twice: what is asked for again is asked anew.
+        return self._answers.pop(prompt)
+
+
+def pause(attempt: int) -> float:
+    """Seconds to wait before the next attempt: growing, with jitter so that many runs do not come back at once."""
+    return _PAUSE * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret depends on it

@@ -1,0 +1,47 @@
+"""One backup of one asset at a time on this machine; a lock ends with the process that holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from backends.errors import Locked
+from backends.model import Asset, rfc3339, utc_now
+from backends.untrusted import clean
+
+
+@contextlib.contextmanager
+def hold(state_dir: Path, host: str, asset: Asset, run: str) -> Iterator[None]:
+    """Hold the lock of an asset for as long as the block runs.
+
+    Raises:
+        Locked: another run holds it; the sentence says which, and since when.
+    """
+    folder = state_dir / "locks"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(folder / f"{host}.{asset}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Locked(
+                f"{host}/{asset} is being backed up by {_holder(handle)}",
+                "Wait for it, or cancel it: `mastovault runs` shows it.",
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"run": run, "pid": os.getpid(), "since": rfc3339(utc_now())}).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    try:
+        known = json.loads(os.pread(handle, 1000, 0))
+        return clean(f"run {known['run']} (pid {known['pid']}) since {known['since']}", 200)
+    except (ValueError, KeyError, TypeError):
+        return "another run"

@@ -1,0 +1,158 @@
+"""The events of a run, one JSON document a line in `events.jsonl`: written by its process, read by everybody."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from backends.model import Asset, JobResult, JobSnapshot, JobState, rfc3339, utc_now
+from backends.runs.view import LogLine, Question
+from backends.untrusted import clean
+
+EVENTS = "events.jsonl"
+
+
+class EventWriter:
+    """Appends events; every line is written with one call, so that readers and writers need no lock between them."""
+
+    def __init__(self, folder: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._handle = os.open(folder / EVENTS, flags, 0o600)
+        self._lock = threading.Lock()
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Append one event. A full disk loses the event, never the run."""
+        data = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+        with self._lock:
+            try:
+                os.write(self._handle, data)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+
+def progress_event(job: JobSnapshot) -> dict[str, Any]:
+    """How far a job is (docs/commands.md)."""
+    return {
+        "event": "progress",
+        "job": job.id,
+        "host": job.host,
+        "asset": job.asset.value,
+        "step": job.step,
+        "done": job.done,
+        "total": job.total,
+        "rate": job.rate,
+        "unit": job.unit,
+        "state": job.state.value,
+    }
+
+
+def log_event(lines: Iterable[tuple[datetime, str, str]]) -> dict[str, Any]:
+    """A batch of log lines: time, job, text."""
+    return {"event": "log", "lines": [[at.timestamp(), job, text] for at, job, text in lines]}
+
+
+def result_json(result: JobResult) -> dict[str, Any]:
+    """How a job ended (docs/commands.md)."""
+    return {
+        "host": result.host,
+        "asset": result.asset.value,
+        "result": result.state.value,
+        "snapshot": result.snapshot,
+        "bytes": result.bytes,
+        "seconds": round(result.seconds, 3),
+        "error": result.error,
+        "next_step": result.next_step,
+        "in_part": result.in_part,
+        "warnings": list(result.warnings),
+        "vaults": list(result.vaults),
+        "exit_code": result.exit_code,
+    }
+
+
+def summary_event(results: Iterable[JobResult], *, lost: bool = False) -> dict[str, Any]:
+    """The last event of a run. `lost` marks the summary that was written for a run whose process was killed."""
+    event = {"event": "summary", "at": rfc3339(utc_now()), "results": [result_json(result) for result in results]}
+    return {**event, "lost": True} if lost else event
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """One event; None for a line that is none (torn, or not ours)."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def parse_progress(event: Mapping[str, Any]) -> JobSnapshot | None:
+    """The job of a progress event; None when it cannot be understood."""
+    try:
+        total, rate = event["total"], event["rate"]
+        return JobSnapshot(
+            id=clean(str(event["job"]), 80),
+            host=clean(str(event["host"]), 80),
+            asset=Asset(event["asset"]),
+            state=JobState(event["state"]),
+            step=clean(str(event["step"]), 200),
+            done=int(event["done"]),
+            total=None if total is None else int(total),
+            rate=None if rate is None else float(rate),
+            unit=clean(str(event["unit"]), 20),
+        )
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+
+
+def parse_result(document: Any) -> JobResult | None:
+    """One result of a summary; None when it cannot be understood."""
+    try:
+        snapshot, error, step = document["snapshot"], document["error"], document["next_step"]
+        return JobResult(
+            host=clean(str(document["host"]), 80),
+            asset=Asset(document["asset"]),
+            state=JobState(document["result"]),
+            snapshot=None if snapshot is None else clean(str(snapshot), 200),
+            bytes=int(document["bytes"]),
+            seconds=float(document["seconds"]),
+            error=None if error is None else clean(str(error)),
+            next_step=None if step is None else clean(str(step)),
+            in_part=document["in_part"] is True,
+            warnings=tuple(clean(str(text)) for text in document["warnings"]),
+            vaults=tuple(clean(str(name), 80) for name in document["vaults"]),
+            exit_code=int(document["exit_code"]),
+        )
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+
+
+def parse_lines(event: Mapping[str, Any]) -> list[LogLine]:
+    """The lines of a log event; those that cannot be understood are left out."""
+    found = []
+    lines = event.get("lines")
+    for entry in lines if isinstance(lines, list) else ():
+        try:
+            at, job, text = entry
+            moment = datetime.fromtimestamp(float(at), UTC)
+            found.append(LogLine(at=moment, job=clean(str(job), 80), text=clean(str(text))))
+        except (ValueError, TypeError, OverflowError, OSError):
+            continue
+    return found
+
+
+def parse_question(event: Mapping[str, Any]) -> Question | None:
+    """A question; None when it cannot be understood."""
+    try:
+        return Question(
+            id=clean(str(event["id"]), 40), job=clean(str(event["job"]), 80), prompt=clean(str(event["prompt"]), 300)
+        )
+    except KeyError:
+        return None
