@@ -26,7 +26,7 @@ from backends.vault.names import PART, check_key
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _TEMPORARY = ".part"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EOPNOTSUPP}
-_TRIES = 5
+_TRIES = 50
 
 
 class DirectoryVault(Vault):
@@ -58,7 +58,7 @@ class DirectoryVault(Vault):
         check_key(key)
         *parents, name = key.split("/")
         try:
-            with self._explained(), self._directory(parents) as directory:
+            with self._explained(reading=True), self._directory(parents) as directory:
                 file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
         except _Absent:
             raise NotFound(f"{key} is not in {self.where}", "It may have been pruned; refresh.") from None
@@ -73,7 +73,7 @@ class DirectoryVault(Vault):
         if any(not PART.fullmatch(part) for part in parents):
             return
         try:
-            with self._explained(), self._directory(parents) as directory:
+            with self._explained(reading=True), self._directory(parents) as directory:
                 yield from self._walk(directory, "".join(f"{part}/" for part in parents), start)
         except _Absent:
             return
@@ -82,7 +82,7 @@ class DirectoryVault(Vault):
         """Remove an object, and the directories that it leaves empty."""
         check_key(key)
         *parents, name = key.split("/")
-        with suppress(_Absent), self._explained(), self._directory(parents) as directory:
+        with suppress(_Absent), self._explained(reading=True), self._directory(parents) as directory:
             os.unlink(name, dir_fd=directory)
             os.fsync(directory)
         while parents:
@@ -111,26 +111,25 @@ class DirectoryVault(Vault):
 
     def clean_leftovers(self, older_than: datetime) -> int:
         """Remove temporary files that were last written before that time."""
-        with self._explained():
-            try:
-                with self._directory(()) as directory:
-                    return self._sweep(directory, older_than.timestamp())
-            except _Absent:
-                return 0
+        with suppress(_Absent), self._explained(reading=True), self._directory(()) as directory:
+            return self._sweep(directory, older_than.timestamp())
+        return 0
 
     def _begin(self, key: str) -> tuple[int, int, str, str]:
         """The open directory, the open temporary file, its name, and the name it is to get."""
         *parents, name = key.split("/")
         temporary = f".{secrets.token_hex(12)}{_TEMPORARY}"
-        for again in range(_TRIES, 0, -1):
-            directory = self._make(parents)
+        for again in range(_TRIES, -1, -1):
             try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                return directory, os.open(temporary, flags, 0o600, dir_fd=directory), temporary, name
-            except OSError as error:
-                os.close(directory)
-                # another process may just have removed the directory because it was empty
-                if not (again > 1 and isinstance(error, FileNotFoundError)):
+                directory = self._make(parents)
+                try:
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                    return directory, os.open(temporary, flags, 0o600, dir_fd=directory), temporary, name
+                except OSError:
+                    os.close(directory)
+                    raise
+            except FileNotFoundError:  # another process just removed a directory because it was empty
+                if not again:
                     raise
         raise AssertionError("unreachable")
 
@@ -149,12 +148,11 @@ class DirectoryVault(Vault):
         return directory
 
     def _enter(self, directory: int, part: str) -> int:
-        for _ in range(_TRIES):
-            with suppress(FileNotFoundError):
-                return os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-            with suppress(FileExistsError):
-                os.mkdir(part, 0o700, dir_fd=directory)
-                os.fsync(directory)
+        with suppress(FileNotFoundError):
+            return os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        with suppress(FileExistsError):
+            os.mkdir(part, 0o700, dir_fd=directory)
+            os.fsync(directory)
         return os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
 
     @contextmanager
@@ -210,12 +208,15 @@ class DirectoryVault(Vault):
         return removed
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn an `OSError` into a sentence about this vault."""
+    def _explained(self, *, reading: bool = False) -> Iterator[None]:
+        """Turn an `OSError` into a sentence about this vault; below a file there is nothing to read."""
         try:
             yield
         except FileNotFoundError as error:
             raise _Absent(f"a directory of {self.where} is not there", "Is its disk mounted?") from error
+        except NotADirectoryError as error:
+            absent = _Absent(f"{self.where} has no such directory", "") if reading else None
+            raise absent or self.explain(error) from error
         except OSError as error:
             raise self.explain(error) from error
 

@@ -104,5 +104,34 @@ def _document(known: VaultFormat) -> bytes:
 
 README_TEXT = """\
 This directory holds backups of Mastodon servers, written by Mastovault.
-They can be restored without Mastovault, with age, zstd, tar, psql and pg_restore alone.
+They can be restored without Mastovault: with age, zstd, tar, psql and pg_restore (Debian: apt install age zstd
+postgresql-client). You need an identity file of one of the recipients that manifest.json names; it holds a line that
+begins with AGE-SECRET-KEY-. A written down identity becomes such a file by typing that line into one.
+
+One backup is one directory, hosts/HOST/ASSET/TIME-ID/. It is whole when manifest.json is in it. Take the newest TIME.
+manifest.json lists the objects with their SHA-256; sha256sum shows whether a copy is intact.
+
+database
+    age -d -i identity.age database.pgdump.zst.age | zstd -d > database.pgdump
+    age -d -i identity.age globals.sql.zst.age | zstd -d > globals.sql       (roles; may be absent)
+    psql -f globals.sql postgres
+    createdb -T template0 -O mastodon mastodon_production
+    pg_restore -n public --no-owner --exit-on-error -j 4 -d mastodon_production database.pgdump
+  A file that ends in .pgdump.age, without .zst, needs no zstd.
+
+secrets: .env.production and what stands beside it
+    mkdir secrets && age -d -i identity.age environment.tar.age | tar -x -C secrets
+  These keys must be those that were in use when the database was saved.
+
+redis
+    age -d -i identity.age dump.rdb.zst.age | zstd -d > dump.rdb
+  Stop Redis, put it in the place of its dump.rdb with appendonly off, start it.
+
+media
+    cd TIME-ID && mkdir /srv/system
+    grep -o 'hosts/[^"]*/packs/[^"]*' manifest.json | sort -u | while read -r pack; do
+        age -d -i /path/to/identity.age ../../../../"$pack" | tar -x -C /srv/system
+    done
+  Packs are shared by backups. files.ndjson.zst.age lists exactly the files of this one:
+    age -d -i identity.age files.ndjson.zst.age | zstd -d
 """
