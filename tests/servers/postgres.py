@@ -221,7 +221,8 @@ INSERT INTO keypairs (account_id, uri, type, public_key, private_key, created_at
   FROM accounts WHERE domain IS NULL;
 INSERT INTO statuses (id, uri, text, created_at, updated_at, account_id, visibility, local, language)
   SELECT (112000000000000000 + g::bigint * 65536), 'https://remote.example/statuses/' || md5(g::text),
-    (SELECT string_agg(('{list}'::text[])[1 + (hashint4(g * 41 + k) & 127)], ' ') FROM generate_series(1, {words}) k),
+    (SELECT string_agg(('{list}'::text[])[1 + (hashint8(g::bigint * 1009 + k) & 127)], ' ')
+      FROM generate_series(1, {words}) k),
     timestamp '2026-11-01' + g * interval '1 second', now(), 1 + g % greatest(20, {statuses} / 10), 0, g % 10 = 0, 'en'
   FROM generate_series(1, {statuses}) g;
 INSERT INTO media_attachments (id, status_id, file_file_name, created_at, updated_at, account_id, shortcode)
