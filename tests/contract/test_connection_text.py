@@ -87,24 +87,9 @@ def test_known_hosts_of_anything(data: bytes) -> None:
         known_hosts.fingerprint(entry.key)
 
 
-_WORDS = [
-    "host",
-    "@revoked",
-    "@cert-authority",
-    "@new",
-    "ssh-ed25519",
-    "AAAA",
-    "|1|x|y",
-    "|1|AAAA|AAAA",
-    "|1|",
-    "||||",
-    "#",
-    "!",
-    "*",
-    "!host",
-    "host,*.x",
-]
-WORDS = st.sampled_from([*_WORDS, KEY, "[host]:22", " ", "\t", "\n", "\0", "é", "=", ",", "[", "?" * 9])
+_WORDS = ("host", "@revoked", "@cert-authority", "@new", "ssh-ed25519", "AAAA", "|1|x|y", "|1|AAAA|AAAA", "|1|", "||||")
+_MORE = ("#", "!", "*", "!host", "host,*.x", "[host]:22", " ", "\t", "\n", "\0", "é", "=", ",", "[", "?" * 9, KEY)
+WORDS = st.sampled_from(_WORDS + _MORE)
 
 
 @given(st.lists(WORDS).map(" ".join))

@@ -20,7 +20,7 @@ Port {port}
 ListenAddress 127.0.0.1
 HostKey {host_key}
 PidFile {directory}/sshd.pid
-AuthorizedKeysFile {authorized_keys}
+{authorization}
 StrictModes no
 UsePAM no
 PasswordAuthentication no
@@ -51,15 +51,15 @@ class OpenSSH:
         self.client_key = self.make_key("client_key")
         self.authorized_keys = directory / "authorized_keys"
         self.authorized_keys.write_bytes(self.client_key.with_suffix(".pub").read_bytes())
-        # sshd reads it as the user who logs in.
-        self.authorized_keys.chmod(0o644)
         self.known_hosts = directory / "known_hosts"
         self.known_hosts.write_text(self.known_hosts_line())
         self.log = directory / "sshd.log"
         self._config = directory / "sshd_config"
-        ours = _CONFIG.format(
-            port=self.port, host_key=self.host_key, directory=directory, authorized_keys=self.authorized_keys
-        )
+        authorization = f"AuthorizedKeysFile {self.authorized_keys}"
+        if os.geteuid() == 0:
+            # Other users than root log in too, and may not look into root's directories.
+            authorization = f"AuthorizedKeysCommand /bin/cat {self.authorized_keys}\nAuthorizedKeysCommandUser root"
+        ours = _CONFIG.format(port=self.port, host_key=self.host_key, directory=directory, authorization=authorization)
         self._config.write_text(f"{options}\n{ours}")
         self._process: subprocess.Popen[bytes] | None = None
 
