@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections import deque
@@ -45,7 +46,8 @@ class FaultLog:
     def _write(self, error: BaseException) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with self.path.open("a", encoding="utf-8") as file:
+            opened = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(opened, "a", encoding="utf-8") as file:
                 file.write(f"--- {rfc3339(utc_now())}\n")
                 file.writelines(traceback.format_exception(error))
         except OSError:

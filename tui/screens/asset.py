@@ -76,6 +76,11 @@ class AssetScreen(AreaScreen):
         found = seen.fleet.assets if seen is not None else ()
         return next((one for one in found if one.host == self.host and one.asset is self.asset), None)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the past is still being read."""
+        return self.history is None
+
     def history_arrived(self, history: History) -> None:
         """Show what was read of the past."""
         if (history.host, history.asset) == (self.host, self.asset):

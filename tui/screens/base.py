@@ -43,6 +43,11 @@ class AreaScreen(Guarded, Screen[None]):
         """The app, with what it knows."""
         return cast("MastovaultApp", self.app)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something that was asked for has not arrived yet."""
+        return False
+
     def body(self) -> Iterable[Widget]:
         """The widgets between the crumbs and the footer."""
         return ()

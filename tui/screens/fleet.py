@@ -86,6 +86,7 @@ class FleetScreen(AreaScreen):
         self._host_cells = 12
         self._histories: dict[tuple[str, Asset], History] = {}
         self._asks: Timer | None = None
+        self._wanted: tuple[str, Asset] | None = None
 
     def body(self) -> Iterable[Widget]:
         """The filter, the table beside the reasons, the jobs."""
@@ -153,11 +154,13 @@ class FleetScreen(AreaScreen):
             ("     sort ", "quiet"),
             (f"{self.sort}{arrow}", ""),
         ]
-        left += [("   filter ", "quiet"), (self.filter_text or "–", "accent" if self.filter_text else "")]
+        asking = self.mastovault.asking is not None
+        if self.filter_text or not asking:
+            left += [("   filter ", "quiet"), (self.filter_text or "–", "accent" if self.filter_text else "")]
         if self.marks:
             left += [("   ", ""), (f" {len(self.marks)} marked ", "flag")]
         else:
-            left += [("   ", ""), (self.asking(), "run" if self.mastovault.asking else "quiet")]
+            left += [("   ", ""), (self.asking(), "run" if asking else "quiet")]
         return left, self.running()
 
     def _columns(self) -> Sequence[Column]:
@@ -210,10 +213,8 @@ class FleetScreen(AreaScreen):
         if row is not None and not row.folded:
             key = (row.host, row.first.asset)
             history = self._histories.get(key)
-            if history is None and self.app.size.width >= 100:
-                if self._asks is not None:
-                    self._asks.stop()
-                self._asks = self.set_timer(0.15, lambda: self.mastovault.ask_history(*key))
+            if history is None and self.app.size.width >= 100 and key != self._wanted:
+                self._want(key)
         self.query_one(ReasonsPane).show(row, history)
 
     @on(Table.Chosen)
@@ -335,8 +336,22 @@ class FleetScreen(AreaScreen):
         if row is not None:
             self.mastovault.copy(row.host if row.folded else row.key)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the past of the row under the cursor is still being read."""
+        return self._wanted is not None
+
+    def _want(self, key: tuple[str, Asset]) -> None:
+        # Holding an arrow key down must not read the past of every row on the way.
+        self._wanted = key
+        if self._asks is not None:
+            self._asks.stop()
+        self._asks = self.set_timer(0.15, lambda: self.mastovault.ask_history(*key))
+
     def history_arrived(self, history: History) -> None:
         """Take what was read of an asset's past for the pane beside the table."""
+        if self._wanted == (history.host, history.asset):
+            self._wanted = None
         self._histories[history.host, history.asset] = history
         self.show_reasons()
 

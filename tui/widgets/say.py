@@ -47,7 +47,7 @@ def goal(seconds: float | None) -> str:
         return f"{whole // 86400}d"
     if whole >= 3600 and whole % 3600 == 0:
         return f"{whole // 3600}h"
-    return span(whole)
+    return f"{whole // 60}m" if whole >= 60 and whole % 60 == 0 else span(whole)
 
 
 def every(seconds: int) -> str:

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui.filter import Term, matches, parse
+
+ROW = {"host": "social.ex", "asset": "database", "risk": "CRIT", "state": "last 2 runs FAILED"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", True),
+        ("social", True),
+        ("SOCIAL data", True),
+        ("social media", False),
+        ("!media", True),
+        ("!social", False),
+        ("host:social", True),
+        ("host:database", False),
+        ("asset:data risk:crit", True),
+        ("risk:high", False),
+        ("!risk:high", True),
+        ("state:failed", True),
+        ("host:", True),
+        ("!", True),
+        ("[/x]", False),
+        ("nosuchfield:x", False),
+    ],
+)
+def test_a_row_passes_when_every_term_holds(text: str, found: bool) -> None:
+    assert matches(parse(text), ROW) is found
+
+
+def test_terms_are_read_with_field_and_negation() -> None:
+    assert parse("!host:x y") == (Term("x", "host", True), Term("y"))
+
+
+@given(st.text())
+def test_any_text_is_a_filter(text: str) -> None:
+    assert matches(parse(text), ROW) in {True, False}
+
+
+@given(st.text(min_size=1).filter(lambda text: text.split() == [text] and not text.startswith("!")))
+def test_a_negated_word_selects_the_rest(word: str) -> None:
+    assert matches(parse(word), ROW) != matches(parse("!" + word), ROW) or not parse(word)

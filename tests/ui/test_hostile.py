@@ -1,0 +1,187 @@
+"""Text that attacks a terminal or a markup parser, in every place where a screen shows text from outside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from backends.model import (
+    Asset,
+    AssetObservation,
+    Attempt,
+    HostState,
+    JobResult,
+    JobState,
+    Level,
+)
+from backends.operations.fleet import VaultStatus
+from backends.runs.view import LogLine
+from tests.ui import given
+from tests.ui.driving import press, running, screen_text, settled
+from tui.app import MastovaultApp
+from tui.feed import Trouble
+from tui.source import History, Seen
+
+HOSTILE = (
+    "[/x][@click=app.quit]go[/] [red]r[fe80::1%eth0]\x1b]0;own\x07\x1b[31m\x9b1m\u202eevil\u2066\u200b\r\nnext\x00$E"
+)
+FORBIDDEN = frozenset("\x1b\x07\x9b\u202e\u2066\u200b\r\x00")
+
+
+def source() -> given.GivenSource:
+    """Hostile text in every field that can come from a host, a vault or a run."""
+    rows = [
+        given.status("social.ex", Asset.DATABASE, Level.CRIT, 90, HOSTILE, (90, HOSTILE, HOSTILE), age=3, size=10),
+        *(
+            given.status("fedi.club", asset, Level.UNKN, 30, HOSTILE, (30, HOSTILE, HOSTILE), age=9, stale=True)
+            for asset in Asset
+        ),
+    ]
+    hosts = [
+        given.host(
+            "social.ex",
+            version=HOSTILE,
+            kind=HOSTILE,
+            message=HOSTILE,
+            next_step=HOSTILE,
+            assets=(AssetObservation(asset=Asset.DATABASE, present=True, detail=HOSTILE, warnings=(HOSTILE,)),),
+        ),
+        given.host("fedi.club", HostState.FAILED, message=HOSTILE, next_step=HOSTILE),
+    ]
+    vaults = [VaultStatus(name="local", where=HOSTILE, offsite=True, read_at=None, error=HOSTILE)]
+    result = JobResult(
+        host="social.ex",
+        asset=Asset.REDIS,
+        state=JobState.FAILED,
+        error=HOSTILE,
+        next_step=HOSTILE,
+        warnings=(HOSTILE,),
+        vaults=(HOSTILE,),
+    )
+    done = replace(result, state=JobState.DONE, error=None, in_part=True, snapshot=HOSTILE, bytes=5)
+    runs = (
+        given.run("r1", [given.job("social.ex", Asset.MEDIA, JobState.RUNNING, step=HOSTILE, unit=HOSTILE, done=5)],
+                  begun=given.before(minutes=1), kind=HOSTILE),
+        given.run("r2", [given.job("social.ex", Asset.REDIS, JobState.FAILED)], begun=given.before(minutes=9),
+                  ended=given.before(minutes=1), results=[result]),
+        given.run("r3", [given.job("social.ex", Asset.REDIS, JobState.DONE)], begun=given.before(minutes=9),
+                  ended=given.before(minutes=1), results=[done]),
+    )  # fmt: skip
+    return given.GivenSource(
+        seen=Seen(config=given.config(("social.ex", "fedi.club")), fleet=given.fleet(rows, hosts, vaults), problem=""),
+        views=runs,
+        lines=tuple(LogLine(at=given.NOW, job="database", text=HOSTILE) for _ in range(40)),
+        past=past,
+    )
+
+
+def past(host: str, asset: Asset) -> History:
+    """A past full of it."""
+    return History(
+        host=host,
+        asset=asset,
+        snapshots=tuple(
+            given.snapshot(host, asset, given.before(days=day), 100 + day, vaults=(HOSTILE,)) for day in range(3)
+        ),
+        attempts=(
+            Attempt(
+                host=host,
+                asset=asset,
+                run=given.before(minutes=9).strftime("%Y%m%dT%H%M%SZ") + "-r2",
+                at=given.NOW,
+                seconds=1,
+                state=JobState.FAILED,
+                error=HOSTILE,
+            ),
+        ),
+    )
+
+
+def assert_clean(app: MastovaultApp) -> None:
+    """Nothing that steers a terminal is drawn, nothing was read as markup, nothing became a link."""
+    text = screen_text(app)
+    assert not FORBIDDEN & set(text)
+    for strip in app.screen._compositor.render_strips():
+        for segment in strip:
+            meta: dict[str, Any] = segment.style.meta if segment.style is not None else {}
+            assert "@click" not in meta, segment
+            assert segment.style is None or not segment.style.link
+
+
+PLACES = {
+    "fleet": (),
+    "host that is away": ("G",),
+    "why": ("i",),
+    "asset": ("enter",),
+    "asset, why": ("enter", "i"),
+    "asset, failed row": ("enter", "down"),
+    "jobs": ("2",),
+    "jobs, failed": ("2", "j"),
+    "jobs, in part": ("2", "j", "j", "w"),
+    "cancel": ("2", "X"),
+    "log": ("2", "enter"),
+    "log, wrapped": ("2", "enter", "w"),
+    "hosts": ("3",),
+    "hosts, away": ("3", "j"),
+    "storage": ("4",),
+    "settings": ("5",),
+}
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
+@pytest.mark.parametrize("place", PLACES)
+async def test_hostile_text_is_only_text(place: str, size: tuple[int, int]) -> None:
+    async with running(source(), size=size) as (app, pilot):
+        await press(pilot, *PLACES[place])
+        assert_clean(app)
+        assert place == "settings" or "[/x]" in screen_text(app)
+
+
+async def _toast(app: MastovaultApp, pilot: Pilot[Any]) -> None:
+    app.notify(HOSTILE, title=HOSTILE, severity="error")
+    await settled(pilot)
+
+
+async def test_a_toast_is_only_text() -> None:
+    async with running(source()) as (app, pilot):
+        await _toast(app, pilot)
+        assert "[/x]" in screen_text(app)
+        assert_clean(app)
+
+
+async def test_a_question_is_only_text() -> None:
+    given_source = source()
+    given_source.views = (given.asking(given.RUNNING, HOSTILE),)
+    async with running(given_source) as (app, _pilot):
+        assert "[/x]" in screen_text(app)
+        assert_clean(app)
+
+
+async def test_a_banner_is_only_text() -> None:
+    given_source = source()
+    given_source.seen = replace(given_source.seen, problem=HOSTILE)
+    async with running(given_source, size=(120, 40)) as (app, pilot):
+        assert "configuration not read again: [/x]" in screen_text(app)
+        assert_clean(app)
+        app._deliver(Trouble(error=OSError(5, HOSTILE)))
+        await settled(pilot)
+        assert_clean(app)
+
+
+async def test_a_filter_is_only_text() -> None:
+    async with running(source()) as (app, pilot):
+        await press(pilot, "slash", *"[/x][@click=app.quit]")
+        assert_clean(app)
+        await press(pilot, *"zzz")
+        assert "No asset matches" in screen_text(app)
+
+
+async def test_a_click_on_remote_text_does_nothing() -> None:
+    async with running(source()) as (app, pilot):
+        for y in range(3, 20):
+            await pilot.click(offset=(60, y))
+        await settled(pilot)
+        assert app.is_running
