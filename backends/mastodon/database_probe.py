@@ -33,19 +33,23 @@ def probe_database(
         ConnectionFailed: the connection is gone.
     """
     dirs = sorted(program_dirs, key=_major_of, reverse=True)
-    said = ""
-    for as_user in dict.fromkeys((place.as_user, *_peers(connection, place, user))):
+    first = ""
+    for as_user in _peers(connection, place, user):
         candidate = replace(place, as_user=as_user)
         version, said = _ask(connection, candidate, dirs)
         if version is not None:
             fitting = fitting_dir(version // 10000, dirs)
             return replace(candidate, server_version=version, bin_dir=fitting)
-    return replace(place, warnings=(*place.warnings, f"PostgreSQL did not answer: {said}"))
+        first = first or said
+    return replace(place, warnings=(*place.warnings, f"PostgreSQL did not answer: {first}"))
 
 
-def _peers(connection: Connection, place: DatabasePlace, user: str) -> tuple[str, ...]:
-    """Who else may be let in: over a unix socket peer authentication looks at the system user, password or not."""
-    return (user,) if place.is_socket and user and user != connection.login_user else ()
+def _peers(connection: Connection, place: DatabasePlace, user: str) -> tuple[str | None, ...]:
+    """As whom to try: over a unix socket peer authentication looks at the system user, password or not."""
+    if not place.is_socket:
+        return (place.as_user,)
+    others = [user] if user and user != connection.login_user else []
+    return tuple(dict.fromkeys((place.as_user, *others, None)))
 
 
 def connection_environment(place: DatabasePlace) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.config.schema import HostConfig
 from backends.connection.base import Connection
@@ -15,7 +15,7 @@ from backends.mastodon.env_file import too_large
 from backends.mastodon.environment import Effective, dotenv_paths, effective, process_environment
 from backends.mastodon.host_files import FilesRead, FileState, HostFile, read_files, reads_as
 from backends.mastodon.installation import Installation, InstallKind, SecretFile
-from backends.mastodon.kinds import container_kind, explain, kind_of
+from backends.mastodon.kinds import explain, kind_of
 from backends.mastodon.look import FALLBACK_ROOTS, Look, containers_as, has_pods, look
 from backends.mastodon.media_place import media_place
 from backends.mastodon.redis_roles import redis_roles
@@ -49,6 +49,9 @@ def discover(connection: Connection, host_name: str, host: HostConfig) -> Instal
     """
     seen = look(connection)
     found = _find_root(connection, host, seen)
+    if seen.containers_denied and host.become != "none" and not (found and found.units):
+        # Beside containers the code is only a clone, so this must be known before it counts as native.
+        seen = replace(seen, containers=(*seen.containers, *containers_as(connection, host.become_user)))
     kind = kind_of(seen, found.root if found else "", found.units if found else ())
     if found is None or not kind.supported:
         return _recognised(connection, host_name, host, seen, kind, found)
@@ -83,10 +86,9 @@ def _read(connection: Connection, host: HostConfig, seen: Look, roots: Sequence[
     units = [unit for unit in seen.units if unit.directory in roots]
     paths = [path for root in roots for path in (_version_path(root), *dotenv_paths(root))]
     paths += [path for unit in units for path in (*unit.environment_files, *unit.drop_ins)]
-    named = [unit.user for unit in units if unit.named_so and unit.user]
-    may_become = bool(host.root or named)
-    users = [None, *([host.user] if host.user else named[:1]), *([host.become_user] if host.become != "none" else [])]
-    return read_files(connection, paths, users if may_become or seen.roots else [None])
+    own = [unit.user for unit in sorted(units, key=lambda unit: not unit.named_so) if unit.user]
+    users = [None, *([host.user] if host.user else own[:1]), *([host.become_user] if host.become != "none" else [])]
+    return read_files(connection, paths, users)
 
 
 def _version_path(root: str) -> str:
@@ -108,17 +110,12 @@ def _recognised(
     connection: Connection, host_name: str, host: HostConfig, seen: Look, kind: InstallKind, found: _Found | None
 ) -> Installation:
     """An installation of a kind that is only recognised, or the error that there is none."""
-    containers = seen.containers
-    if kind is InstallKind.UNKNOWN and seen.containers_denied and host.become != "none":
-        containers = containers_as(connection, host.become_user)
-    if kind is InstallKind.UNKNOWN and containers:
-        kind = container_kind(containers)
     if kind is InstallKind.UNKNOWN and has_pods(connection):
         kind = InstallKind.KUBERNETES
     units = found.units if found else seen.units
     if kind is InstallKind.UNKNOWN or (kind is InstallKind.NIXOS and not found and not units):
         raise _nothing(connection, seen)
-    root = found.root if found else next((each.directory for each in containers if each.directory), "")
+    root = found.root if found else next((each.directory for each in seen.containers if each.directory), "")
     return Installation(
         host=host_name,
         kind=kind,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from backends.errors import DiscoveryFailed
 from backends.mastodon.installation import Installation, InstallKind
-from backends.mastodon.look import Container, Look
+from backends.mastodon.look import Look
 from backends.mastodon.systemd import Unit
 
 _WHAT = {
@@ -45,11 +45,6 @@ def kind_of(look: Look, root: str, units: Sequence[Unit]) -> InstallKind:
         return InstallKind.NIXOS
     # A clone of the code beside containers is how docker compose is set up; services that run it make it native.
     if look.containers and not units:
-        return container_kind(look.containers)
+        own = any("linuxserver/" in container.image for container in look.containers)
+        return InstallKind.LINUXSERVER if own else InstallKind.DOCKER
     return InstallKind.NATIVE if root else InstallKind.UNKNOWN
-
-
-def container_kind(containers: Sequence[Container]) -> InstallKind:
-    """Whose image it is."""
-    own = any("linuxserver/" in container.image for container in containers)
-    return InstallKind.LINUXSERVER if own else InstallKind.DOCKER

@@ -233,6 +233,16 @@ def test_a_clone_beside_containers_is_dockers(tree: Tree) -> None:
     assert found(tree).kind is InstallKind.DOCKER
 
 
+def test_docker_is_asked_as_root_when_the_login_user_may_not(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_root("to log in as another user")
+    tree.make(env(tree)).joinpath(".env.production").chmod(0o644)
+    tree.program("podman", "echo denied")
+    tree.program("docker", "[ $(id -u) = 0 ] && echo 'tootsuite/mastodon:v4|web|/srv/m'")
+    host = tree.config(become="sudo")
+    with outsider(monkeypatch, host, granted=["root"]) as connection:
+        assert discover(connection, "social", host).kind is InstallKind.DOCKER
+
+
 def test_kubernetes_is_recognised(tree: Tree) -> None:
     tree.program("kubectl", "echo pod/mastodon-web-5d9c")
     assert found(tree).kind is InstallKind.KUBERNETES

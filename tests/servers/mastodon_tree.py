@@ -18,7 +18,7 @@ from backends.connection.base import Command, Completed
 from backends.connection.local import LocalConnection
 from backends.connection.tail import StderrTail
 
-_VERSION = """\
+VERSION_RB = """\
 module Mastodon
   module Version
     module_function
@@ -76,7 +76,7 @@ class Tree:
         """Make the code's directory, with `.env.production` unless it is None; returns the directory."""
         root = root or self.root
         (root / "lib/mastodon").mkdir(parents=True)
-        (root / "lib/mastodon/version.rb").write_text(_VERSION)
+        (root / "lib/mastodon/version.rb").write_text(VERSION_RB)
         if env is not None:
             path = root / ".env.production"
             path.write_bytes(env.encode() if isinstance(env, str) else env)

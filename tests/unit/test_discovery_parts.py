@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.config.schema import HostConfig
+from backends.connection.base import Command, Completed
+from backends.connection.local import LocalConnection
+from backends.errors import CommandFailed
 from backends.mastodon.environment import effective
+from backends.mastodon.host_files import read_files
 from backends.mastodon.installation import InstallKind
 from backends.mastodon.kinds import kind_of
-from backends.mastodon.look import Container, Look, parse_look
+from backends.mastodon.look import Container, Look, look, parse_look
 from backends.mastodon.systemd import parse_environment, parse_environment_file, parse_units
 from backends.mastodon.version import at_least, parse_version
 from backends.model import Secret
@@ -153,6 +161,47 @@ def test_versions_compare_by_number() -> None:
     assert at_least("", 4, 3) is None
 
 
+class Hostile(LocalConnection):
+    """Answers everything with the same bytes, in which MARK becomes the marker."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__("social", HostConfig(address="local"), None)
+        self.answer = answer
+
+    def run(self, command: Command, **options: Any) -> Completed:
+        mark = next(word for word in command.argv if word.startswith("mastovault-"))
+        return Completed(0, self.answer.replace(b"MARK", mark.encode()), b"")
+
+
+_ANSWERS = st.lists(
+    st.sampled_from(
+        [
+            b"\nMARK ",
+            b"read ",
+            b"large ",
+            b"absent ",
+            b"end ",
+            b"failed ",
+            b"600 4 0 0 0 a/b",
+            b"x" * 30,
+            b"\n",
+            b"9" * 30,
+        ]
+    )
+    | st.binary(max_size=8),
+    max_size=16,
+).map(b"".join)
+
+
+@given(_ANSWERS)
+def test_any_answer_is_files_or_one_sentence(answer: bytes) -> None:
+    with Hostile(answer) as connection, contextlib.suppress(CommandFailed):
+        read = read_files(connection, ["/a", "/b"], [None])
+        assert set(read.files) == {"/a", "/b"}
+    with Hostile(answer) as connection, contextlib.suppress(CommandFailed):
+        look(connection)
+
+
 @given(st.dictionaries(st.sampled_from(["machine", "marks", "units", "roots", "containers", "sockets"]), st.binary()))
 def test_any_output_is_a_look(sections: dict[str, bytes]) -> None:
     parse_look(sections)
@@ -178,7 +227,7 @@ UNITS = parse_units(SHOW)
 
 
 @pytest.mark.parametrize(
-    ("look", "root", "with_units", "kind"),
+    ("seen", "root", "with_units", "kind"),
     [
         (Look(), "/home/mastodon/live", True, InstallKind.NATIVE),
         (Look(), "/home/mastodon/live", False, InstallKind.NATIVE),
@@ -193,5 +242,5 @@ UNITS = parse_units(SHOW)
         (Look(), "", False, InstallKind.UNKNOWN),
     ],
 )
-def test_kinds(look: Look, root: str, with_units: bool, kind: InstallKind) -> None:
-    assert kind_of(look, root, UNITS if with_units else ()) is kind
+def test_kinds(seen: Look, root: str, with_units: bool, kind: InstallKind) -> None:
+    assert kind_of(seen, root, UNITS if with_units else ()) is kind
