@@ -62,12 +62,12 @@ def seal(
     stored = _Stored(sink)
     try:
         pyrage.encrypt_io(io.BufferedReader(plain, CHUNK), stored, list(recipients))
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - always raised again
         # pyrage wraps what its reader and writer raise; the first one to fail is the cause
-        cause = plain.error or stored.error
-        if cause is None or cause is error:
-            raise
-        raise cause from None
+        raise plain.error or stored.error or error from None
+    # the end of a stream is written when pyrage lets go of it, and what fails then is not raised
+    if failed := plain.error or stored.error:
+        raise failed
     return Sealed(
         bytes=stored.count,
         sha256=stored.digest.hexdigest(),

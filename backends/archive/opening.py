@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _CHUNK = 256 * 1024
-_SLICE = 4 * 1024
-"""How much compressed input is given to zstd at once: a hostile stream unpacks it to 128 MiB at most."""
+_SLICE = 1024
+"""How much compressed input is given to zstd at once: a hostile stream unpacks it to 32 MiB at most."""
 _AHEAD = 2 * 1024 * 1024
 """Plain bytes that may wait for their reader."""
 
