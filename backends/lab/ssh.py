@@ -212,7 +212,8 @@ async def _serve(host: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> No
         asyncio.create_task(_carry(stderr, process.stderr, host)),
     ]
     feed = asyncio.create_task(_feed(process, child))
-    gone = asyncio.create_task(process.channel.wait_closed())
+    # A channel whose client vanished stays open for as long as its input is not read: the connection tells sooner.
+    gone = asyncio.create_task(_either(process.channel.wait_closed(), process.channel.get_connection().wait_closed()))
     ended = asyncio.gather(child.wait(), *outputs, return_exceptions=True)
     try:
         both: set[asyncio.Future[Any]] = {gone, ended}
@@ -227,6 +228,15 @@ async def _serve(host: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> No
             for task in outputs:
                 task.cancel()
             await asyncio.gather(ended, return_exceptions=True)
+
+
+async def _either(*waits: Coroutine[Any, Any, None]) -> None:
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _report(process: asyncssh.SSHServerProcess[bytes], status: int) -> None:
