@@ -32,7 +32,8 @@ def _pump_in(channel: Channel, ours: socket.socket) -> None:
 
 def _pump_out(channel: Channel, ours: socket.socket) -> None:
     """From the socket to the host, until the socket is closed."""
-    with contextlib.suppress(OSError):
+    # A transport that is gone says so with an EOFError (paramiko/packet.py, write_all).
+    with contextlib.suppress(OSError, EOFError):
         while data := ours.recv(_PIECE):
             channel.sendall(data)
         channel.shutdown_write()
