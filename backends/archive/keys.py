@@ -68,16 +68,21 @@ def write_identity(path: Path, identity: Secret, passphrase: Secret | None) -> N
     Raises:
         KeyUnavailable: it exists already, or cannot be written. An existing file is never touched.
     """
+    taken = KeyUnavailable(f"{path} exists and is not overwritten", "Name another place for the identity.")
+    if os.path.lexists(path):
+        raise taken
     made = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = f"# created: {made}\n# public key: {recipient_of(identity)}\n{identity.reveal()}\n".encode()
     data = pyrage.passphrase.encrypt(text, passphrase.reveal()) if passphrase else text
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o700, parents=True)
         _write(temporary, data)
-        _place(temporary, path)
-    except FileExistsError:
-        raise KeyUnavailable(f"{path} exists and is not overwritten", "Name another place for the identity.") from None
+        try:
+            _place(temporary, path)
+        except FileExistsError:
+            raise taken from None
     except OSError as error:
         raise KeyUnavailable(
             f"the identity could not be written to {path}: {error.strerror}", "Name a place that can be written."
