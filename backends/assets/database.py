@@ -13,7 +13,7 @@ from backends.assets.base import BackupContext, Outcome, Plan, Step
 from backends.assets.database_access import place_of, shown, shown_place
 from backends.assets.database_dump import DumpForm, DumpStream, choose_form, dump_argv, shown_dump
 from backends.assets.database_facts import RowCounts, Survey, survey
-from backends.assets.database_globals import Globals, dump_globals, globals_argv
+from backends.assets.database_globals import GlobalsFetch, globals_argv
 from backends.assets.database_probe import observe
 from backends.assets.database_programs import Programs, find_programs
 from backends.assets.database_session import Session, open_session, psql_command
@@ -88,8 +88,14 @@ class DatabaseAsset:
                 programs = found.for_server(session.version_num)
                 form = choose_form(found, programs)
                 known = survey(session)
-                roles = _store_globals(context, writer, place, programs, passwords=session.reads_passwords)
-                entry, facts = _dump(context, writer, session, place, programs, form, known)
+                roles = GlobalsFetch(connection, place, programs, job, passwords=session.reads_passwords)
+                try:
+                    entry, facts = _dump(context, writer, session, place, programs, form, known)
+                    globals_ = roles.result()
+                finally:
+                    roles.end()
+            if globals_.sql:
+                writer.write("globals.sql", BytesIO(globals_.sql), compress=True)
         except MastovaultError:
             job.check_cancelled()
             raise
@@ -97,7 +103,7 @@ class DatabaseAsset:
             *place.warnings,
             *known.warnings,
             *facts.pop("warnings"),
-            *([roles.warning] if roles.warning else []),
+            *([globals_.warning] if globals_.warning else []),
         ]
         warnings += size_warnings(entry, known, context.previous)
         for warning in warnings:
@@ -108,7 +114,7 @@ class DatabaseAsset:
                 **facts,
                 "mastodon_version": context.installation.version,
                 "database": place.name,
-                "globals": roles.kind,
+                "globals": globals_.kind,
                 "warnings": warnings,
                 "seconds": round(time.monotonic() - began, 3),
             }
@@ -119,24 +125,19 @@ class _ended_by:  # noqa: N801
     """Ends something when the job is cancelled, for as long as the block lasts."""
 
     def __init__(self, job: Job, end: Callable[[], None]) -> None:
-        self._forget = job.on_cancel(end)
+        self._job, self._end = job, end
 
     def __enter__(self) -> None:
-        return None
+        self._forget = self._job.on_cancel(self._end)
+        try:
+            # It may have been cancelled just before
+            self._job.check_cancelled()
+        except MastovaultError:
+            self._forget()
+            raise
 
     def __exit__(self, *unused: object) -> None:
         self._forget()
-
-
-def _store_globals(
-    context: BackupContext, writer: SnapshotWriter, place: DatabasePlace, programs: Programs, *, passwords: bool
-) -> Globals:
-    context.job.step("dumping roles")
-    roles = dump_globals(context.connection, place, programs, context.job, passwords=passwords)
-    context.job.check_cancelled()
-    if roles.sql:
-        writer.write("globals.sql", BytesIO(roles.sql), compress=True)
-    return roles
 
 
 def _dump(

@@ -130,6 +130,11 @@ _REFUSALS: tuple[tuple[str, str, str], ...] = (
         "Wait until it is up and try again.",
     ),
     (
+        r"terminating connection|server closed the connection unexpectedly|connection to server was lost",
+        "PostgreSQL on {host} ended the connection in the middle of the work.",
+        "Look at PostgreSQL's own log there: it was stopped, restarted or ran out of memory. Then run it again.",
+    ),
+    (
         r"lock timeout|lock_timeout|could not obtain lock",
         "A table of {name} on {host} stayed locked for ten minutes.",
         "Wait until the migration or maintenance that holds it has ended, then try again.",
@@ -171,4 +176,4 @@ def telling_line(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"\b(?:error|fatal|panic):", line, re.IGNORECASE)]
     line = (errors or lines[-1:] or ["it said nothing"])[0]
-    return clean(re.sub(r"^(?:[\w./-]+: )?(?:error: )", "", line), 300)
+    return clean(re.sub(r"^(?:psql|pg_dump|pg_dumpall): (?:error: )?", "", line), 300)

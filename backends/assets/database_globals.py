@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Literal
 
 from backends.assets.database_access import command, parameters, shown, telling_line
 from backends.assets.database_programs import Programs
 from backends.connection.base import Connection
-from backends.errors import CommandFailed
+from backends.errors import AssetFailed, CommandFailed, MastovaultError
 from backends.mastodon.installation import DatabasePlace
 from backends.progress import Job
 
@@ -70,3 +71,37 @@ def dump_globals(
         why = telling_line(done.stderr.decode("utf-8", "replace"))
         job.log(f"pg_dumpall ended with status {done.status}: {why}")
     return Globals("missing", why=why)
+
+
+class GlobalsFetch:
+    """Fetches the roles in a thread of its own, while the dump streams."""
+
+    def __init__(
+        self, connection: Connection, place: DatabasePlace, programs: Programs, job: Job, *, passwords: bool
+    ) -> None:
+        self._connection, self._place, self._programs, self._job = connection, place, programs, job
+        self._passwords = passwords
+        self._result: Globals | MastovaultError | None = None
+        self._thread = threading.Thread(target=self._fetch, name="roles", daemon=True)
+        self._thread.start()
+
+    def result(self) -> Globals:
+        """Wait for the roles. Raises what `dump_globals` raises."""
+        self._thread.join()
+        if self._result is None:
+            raise AssetFailed("The roles could not be fetched.", "Look at the run's log.")
+        if isinstance(self._result, MastovaultError):
+            raise self._result
+        return self._result
+
+    def end(self, patience: float = 5.0) -> None:
+        """Give the thread a moment to end, without asking how it went."""
+        self._thread.join(patience)
+
+    def _fetch(self) -> None:
+        try:
+            self._result = dump_globals(
+                self._connection, self._place, self._programs, self._job, passwords=self._passwords
+            )
+        except MastovaultError as error:
+            self._result = error

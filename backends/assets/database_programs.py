@@ -21,8 +21,11 @@ look() {
   said=$("${1}pg_dump" --version 2>/dev/null) || return 0
   query=${1}psql; command -v "$query" >/dev/null || query=$(command -v psql) || query=
   all=${1}pg_dumpall; command -v "$all" >/dev/null || all=pg_dumpall
-  case $("${1}pg_dump" -Fc --compress=zstd:3 --no-password --host=/nonexistent/mastovault 2>&1) in
-    *'connection to server'*) zstd=yes ;; *) zstd=no ;;
+  case $said in
+    *') '[0-9].*|*') 1'[0-5][.\ ]*) zstd=no ;;
+    *) case $("${1}pg_dump" -Fc --compress=zstd:3 --no-password --host=/nonexistent/mastovault 2>&1) in
+      *'connection to server'*) zstd=yes ;; *) zstd=no ;;
+    esac ;;
   esac
   printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$mark" "${1}pg_dump" "$query" "$all" "$zstd" "$said"
 }

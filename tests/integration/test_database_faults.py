@@ -8,11 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backends.archive.manifest import ObjectEntry
+from backends.archive.snapshot import Source
 from backends.assets import database_programs
 from backends.assets.base import BackupContext, Outcome
 from backends.assets.database import HANDLER
@@ -22,7 +25,7 @@ from backends.assets.database_programs import find_programs
 from backends.assets.database_session import open_session
 from backends.connection.base import Connection
 from backends.connection.open import open_connection
-from backends.errors import AssetFailed, Cancelled, ConnectionFailed, MastovaultError
+from backends.errors import AssetFailed, Cancelled, ConnectionFailed, MastovaultError, VaultFull
 from backends.mastodon.installation import DatabasePlace
 from backends.model import Secret
 from backends.progress import QuietJob
@@ -107,19 +110,23 @@ def dumping(postgres: Postgres) -> list[int]:
 
 
 class Interfering(WatchedJob):
-    """Does something once, in the middle of the dump, while everything waits."""
+    """Does something in the middle of the dump, while pg_dump stands still with most of its work before it."""
 
-    def __init__(self, interfere: Callable[[], None]) -> None:
-        super().__init__(self._look)
+    def __init__(self, postgres: Postgres, interfere: Callable[[int], None]) -> None:
+        super().__init__()
+        self._postgres = postgres
         self._interfere = interfere
-        self._lock = threading.Lock()
         self.interfered = False
 
-    def _look(self, step: str, done: int) -> None:
-        with self._lock:
-            if step == "dumping" and done > 2_000_000 and not self.interfered:
-                self.interfered = True
-                self._interfere()
+    def log(self, line: str) -> None:
+        super().log(line)
+        if 'dumping contents of table "public.accounts"' in line and not self.interfered:
+            (pid,) = dumping(self._postgres)
+            os.kill(pid, signal.SIGSTOP)
+            self._interfere(pid)
+            self.interfered = True
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 # --- before it begins
@@ -197,13 +204,8 @@ def test_a_pooler_that_refuses_our_options_is_noticed(
 # --- while it runs
 
 
-def kill(postgres: Postgres, number: signal.Signals) -> None:
-    (pid,) = dumping(postgres)
-    os.kill(pid, number)
-
-
 def test_pg_dump_dies_in_the_middle(host: Connection, postgres: Postgres) -> None:
-    job = Interfering(lambda: kill(postgres, signal.SIGKILL))
+    job = Interfering(postgres, lambda pid: os.kill(pid, signal.SIGKILL))
     error = refusal(host, postgres, job=job)
     assert job.interfered
     assert error.sentence == "pg_dump on social was ended before it had finished (signal SIGKILL)."
@@ -216,7 +218,7 @@ def test_pg_dump_dies_in_the_middle_without_a_shell_around_it(
     (tmp_path / "zstd").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "zstd").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    job = Interfering(lambda: kill(postgres, signal.SIGTERM))
+    job = Interfering(postgres, lambda pid: os.kill(pid, signal.SIGTERM))
     with local_host() as host:
         error = refusal(host, postgres, job=job)
     assert job.interfered
@@ -226,11 +228,11 @@ def test_pg_dump_dies_in_the_middle_without_a_shell_around_it(
 
 def test_the_servers_side_dies_in_the_middle(host: Connection, postgres: Postgres) -> None:
     ended: list[str] = []
-    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY public.statuses%'"
-    job = Interfering(lambda: ended.append(postgres.sql(query)))
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'mastovault'"
+    job = Interfering(postgres, lambda pid: ended.extend(postgres.sql(query).split()))
     error = refusal(host, postgres, job=job)
-    assert ended == ["t\n"]
-    assert error.sentence.startswith("pg_dump failed on social: Dumping the contents of table")
+    assert "t" in ended
+    assert error.sentence == "PostgreSQL on social ended the connection in the middle of the work."
     nothing_left(postgres)
 
 
@@ -281,7 +283,7 @@ def test_a_greeting_of_the_login_shell_does_no_harm(postgres: Postgres, tmp_path
 
 def test_the_connection_is_cut_in_the_middle(postgres: Postgres, tmp_path: Path) -> None:
     with OpenSSH(tmp_path / "sshd") as sshd, open_connection("social", sshd.host_config()) as host:
-        job = Interfering(lambda: cut(sshd))
+        job = Interfering(postgres, lambda pid: cut(sshd))
         with pytest.raises(ConnectionFailed) as caught:
             back_up(host, postgres, job=job)
     assert job.interfered
@@ -300,9 +302,21 @@ def children(parent: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
+class Cancelling(Interfering):
+    """The operator cancels in the middle; from another thread, as a run does."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        super().__init__(postgres, lambda pid: self._press())
+
+    def _press(self) -> None:
+        threading.Thread(target=self.cancel).start()
+        while not self._cancelled:
+            time.sleep(0.001)
+
+
 def test_cancel_ends_everything_on_the_host(postgres: Postgres, tmp_path: Path) -> None:
     with OpenSSH(tmp_path / "sshd") as sshd, open_connection("social", sshd.host_config()) as host:
-        job: Interfering = Interfering(lambda: threading.Thread(target=lambda: job.cancel()).start())
+        job = Cancelling(postgres)
         with pytest.raises(Cancelled):
             back_up(host, postgres, job=job)
         assert job.interfered
@@ -323,6 +337,18 @@ def test_cancel_while_everything_waits_for_a_lock(host: Connection, postgres: Po
         job.cancel()
         thread.join(20)
         assert isinstance(results[0], Cancelled)
+    nothing_left(postgres)
+
+
+def test_a_vault_that_fills_up_ends_the_dump(host: Connection, postgres: Postgres) -> None:
+    class Full(MemoryWriter):
+        def write(self, name: str, source: Source, **options: Any) -> ObjectEntry:
+            source.read(1000)
+            raise VaultFull("the vault local is full", "Make room.")
+
+    context = BackupContext(connection=host, installation=postgres.installation(), job=WatchedJob())
+    with pytest.raises(VaultFull):
+        HANDLER.back_up(context, Full())
     nothing_left(postgres)
 
 
