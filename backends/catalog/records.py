@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from backends.archive.layout import MAX_RECORD, check_key_of, manifest_key, record_key
 from backends.errors import Damaged, NotFound, VaultError
 from backends.model import Asset, Attempt, JobState, rfc3339
-from backends.untrusted import clean
+from backends.untrusted import DEFAULT_LIMIT, clean
 from backends.vault.base import Vault
 
 FORMAT = 1
@@ -106,13 +106,13 @@ def parse_attempt(data: bytes, host: str) -> Attempt:
         return Attempt(
             host=host,
             asset=Asset(document["asset"]),
-            run=clean(document["run"], 80),
+            run=_text(document["run"], 80),
             at=_time(document["at"]),
             seconds=min(max(float(seconds), 0.0), 1e9),
             state=JobState(document["state"]),
-            snapshot=None if snapshot is None else clean(snapshot, 200),
+            snapshot=None if snapshot is None else _text(snapshot, 200),
             bytes=size,
-            error=None if error is None else clean(error),
+            error=None if error is None else _text(error, DEFAULT_LIMIT),
             in_part=document["in_part"] is True,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
@@ -133,10 +133,20 @@ def _put(vaults: Sequence[Vault], key: str, document: Mapping[str, Any]) -> dict
 
 
 def _document(data: bytes) -> dict[str, Any]:
-    document = json.loads(data)
+    document = json.loads(data, parse_constant=_no_number)
     if not isinstance(document, dict) or type(document["format"]) is not int or document["format"] > FORMAT:
         raise ValueError("of another format")
     return document
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _text(value: object, limit: int) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return clean(value, limit)
 
 
 def _exact(moment: datetime) -> str:

@@ -182,7 +182,7 @@ def _read_manifest(name: str, key: str, size: int, data: bytes, rows: _Rows) -> 
 
     found = parse_manifest(key, data)
     fingerprint = found.facts.get("fingerprint")
-    if not isinstance(fingerprint, str) or len(fingerprint) > _MAX_FINGERPRINT:
+    if not (isinstance(fingerprint, str) and fingerprint.isascii() and len(fingerprint) <= _MAX_FINGERPRINT):
         fingerprint = None
     seconds = (found.finished_at - found.started_at).total_seconds()
     what = (found.id, found.host, found.asset.value, found.started_at.timestamp(), seconds)
