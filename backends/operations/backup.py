@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,11 +17,12 @@ from backends.catalog import Catalog, record_attempt, record_check
 from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.connection.base import Connection
-from backends.errors import Cancelled, ConfigurationError, ConnectionFailed, MastovaultError, VaultError
+from backends.errors import Cancelled, ConfigurationError, ConnectionFailed, Locked, MastovaultError
 from backends.mastodon.installation import Installation
 from backends.model import Asset, Attempt, JobResult, JobState, Secret, utc_now
 from backends.operations.link import ATTEMPTS, Link, pause
 from backends.operations.locks import hold
+from backends.operations.mishap import internal
 from backends.operations.noting import NotingJob, RecordingWriter
 from backends.progress import Job
 from backends.vault.base import Vault
@@ -55,9 +53,9 @@ def plan(
         ConfigurationError, ConnectionFailed, LoginRefused, DiscoveryFailed: why no plan can be made.
     """
     require_ready(config, host)
-    link = Link(host, config.hosts[host], ask)
+    link = Link(host, config.hosts[host])
     try:
-        connection, installation = link.get(_quiet, time.sleep)
+        connection, installation = link.get(_quiet, time.sleep, ask)
         plans = []
         for asset in assets:
             try:
@@ -109,9 +107,6 @@ def back_up_host(
             return list(pool.map(lambda asset: _job(work, asset, jobs[asset], on_result), ordered))
     finally:
         work.link.close()
-        for vault in work.vaults:
-            with contextlib.suppress(MastovaultError):
-                work.catalog.refresh_vault(vault)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +134,6 @@ def _prepare(config: Config, paths: Paths, host: str, job: Job, run: str, at: da
         try:
             vault = open_vault(name, config.vaults[name])
             prepare(vault, recipients)
-            catalog.refresh_vault(vault)
             vaults.append(vault)
         except MastovaultError as failure:
             error = failure
@@ -147,13 +141,14 @@ def _prepare(config: Config, paths: Paths, host: str, job: Job, run: str, at: da
             job.log(f"the vault {name} cannot be used: {failure.sentence}")
     if not vaults and error is not None:
         raise error
+    _refresh(catalog, vaults, job)
     return _Work(
         config=config,
         paths=paths,
         host=host,
         run=run,
         at=at,
-        link=Link(host, config.hosts[host], job.ask),
+        link=Link(host, config.hosts[host]),
         vaults=tuple(vaults),
         lacking=lacking,
         catalog=catalog,
@@ -171,11 +166,12 @@ def _job(work: _Work, asset: Asset, job: Job, on_result: Watcher | None) -> JobR
     except MastovaultError as error:
         result = _failed(work.host, asset, _cancelled(job) or error, began)
     except Exception as error:  # noqa: BLE001 - a bug in one asset must not end the others
-        _report(error)
-        result = _failed(work.host, asset, _internal(error), began)
+        result = _failed(work.host, asset, _cancelled(job) or internal(error), began)
     result = replace(result, seconds=time.monotonic() - began)
-    if result.state in {JobState.DONE, JobState.FAILED, JobState.CANCELLED}:
+    # What is locked is being backed up: this was no attempt of its own.
+    if result.state is not JobState.SKIPPED and result.exit_code != Locked.exit_code:
         _record(work, result, at, job)
+    _refresh(work.catalog, work.vaults, job)
     _tell(on_result, result)
     return result
 
@@ -183,7 +179,7 @@ def _job(work: _Work, asset: Asset, job: Job, on_result: Watcher | None) -> JobR
 def _with_retries(work: _Work, asset: Asset, job: NotingJob) -> JobResult:
     for attempt in range(1, ATTEMPTS + 1):
         job.step("connecting")
-        connection, installation = work.link.get(job.log, lambda seconds: _wait(job, seconds))
+        connection, installation = work.link.get(job.log, lambda seconds: _wait(job, seconds), job.ask)
         try:
             return _back_up(work, asset, job, connection, installation)
         except ConnectionFailed as error:
@@ -213,7 +209,7 @@ def _back_up(
             installation=installation,
             job=job,
             include_cache=work.config.hosts[work.host].include_cache,
-            previous=_previous(work, asset, recipients),
+            previous=_previous(work, asset, recipients, job),
         )
         outcome = handler(asset).back_up(context, RecordingWriter(snapshot, job))
         job.check_cancelled()
@@ -228,16 +224,33 @@ def _back_up(
     return _stored(work, asset, job, snapshot, manifest)
 
 
-def _previous(work: _Work, asset: Asset, recipients: Sequence[str]) -> Manifest | None:
-    """The newest manifest, unless a new copy is needed anyway: a vault lacks it, or not all recipients can read it."""
-    newest = next(iter(work.catalog.snapshots(work.host, asset)), None)
-    if newest is None:
+def _refresh(catalog: Catalog, vaults: Sequence[Vault], job: Job) -> None:
+    """Bring the cache up to date. A cache that cannot be used is no reason to make no backup."""
+    try:
+        for vault in vaults:
+            catalog.refresh_vault(vault)
+    except MastovaultError as error:
+        job.log(f"note: {error.sentence}")
+
+
+def _previous(work: _Work, asset: Asset, recipients: Sequence[str], job: Job) -> Manifest | None:
+    """The newest good manifest; for secrets none when a new copy is needed anyway.
+
+    That is when a vault lacks it, or not all recipients can read it: an unchanged copy would then not be good enough.
+    """
+    try:
+        good = (snapshot for snapshot in work.catalog.snapshots(work.host, asset) if not snapshot.verify_failed)
+        newest = next(good, None)
+        manifest = work.catalog.manifest(newest.id) if newest else None
+    except MastovaultError as error:
+        job.log(f"note: what is there already is not known: {error.sentence}")
         return None
-    manifest = work.catalog.manifest(newest.id)
+    if newest is None or manifest is None:
+        return None
     if asset is Asset.SECRETS:
         everywhere = {vault.name for vault in work.vaults} <= set(newest.vaults)
         readable = set(manifest.recipients) == set(recipients)
-        if not everywhere or not readable or newest.verify_failed:
+        if not everywhere or not readable:
             return None
     return manifest
 
@@ -317,27 +330,13 @@ def _cancelled(job: Job) -> Cancelled | None:
     return None
 
 
-def _internal(error: Exception) -> MastovaultError:
-    if isinstance(error, VaultError):
-        return error
-    return MastovaultError(
-        f"an internal error stopped this job ({type(error).__name__})",
-        "Please report it with the output.log of this run.",
-    )
-
-
-def _report(error: Exception) -> None:
-    """Write where a bug happened, without the exception's text: that could hold what a host said, or a secret."""
-    print(f"internal error: {type(error).__name__}", file=sys.stderr)  # noqa: T201 - the run's own output.log
-    traceback.print_tb(error.__traceback__, file=sys.stderr)
-
-
 def _tell(on_result: Watcher | None, result: JobResult) -> None:
     if on_result is not None:
         on_result(result)
 
 
 def _wait(job: Job, seconds: float) -> None:
+    job.check_cancelled()
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         job.check_cancelled()

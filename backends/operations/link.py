@@ -17,18 +17,22 @@ from backends.model import Secret
 ATTEMPTS = 3
 _PAUSE = 2.0
 
+Ask = Callable[[str], Secret | None]
+
 
 class Link:
     """A connection and what discovery found over it. Passwords are asked for once and kept for a reconnection."""
 
-    def __init__(self, name: str, host: HostConfig, ask: Callable[[str], Secret | None] | None) -> None:
-        self._name, self._host, self._ask = name, host, ask
+    def __init__(self, name: str, host: HostConfig) -> None:
+        self._name, self._host = name, host
         self._answers: dict[str, Secret] = {}
         self._lock = threading.Lock()
         self._held: tuple[Connection, Installation] | None = None
         self._refused: MastovaultError | None = None
 
-    def get(self, log: Callable[[str], None], wait: Callable[[float], None]) -> tuple[Connection, Installation]:
+    def get(
+        self, log: Callable[[str], None], wait: Callable[[float], None], ask: Ask | None
+    ) -> tuple[Connection, Installation]:
         """The live connection; connects when there is none, and tries again when that may help.
 
         A host that refused one job is not asked again for the next: all get the same answer.
@@ -36,6 +40,7 @@ class Link:
         Args:
             log: told of every attempt that failed.
             wait: waits some seconds, or raises `Cancelled`.
+            ask: asks the operator for a secret, for as long as this connection lives.
 
         Raises:
             ConnectionFailed, LoginRefused, HostKeyUnknown, HostKeyChanged: as `open_connection`.
@@ -43,12 +48,13 @@ class Link:
         """
         with self._lock:
             if self._refused is not None:
-                raise self._refused
+                raise self._refused.with_traceback(None)
             attempt = 1
             while self._held is None:
                 try:
-                    self._held = self._connect()
+                    self._held = self._connect(ask)
                 except MastovaultError as error:
+                    wait(0)  # a job that was cancelled gave no answers: the others shall ask for themselves
                     if not isinstance(error, ConnectionFailed) or not error.retryable or attempt == ATTEMPTS:
                         self._refused = error
                         raise
@@ -69,8 +75,8 @@ class Link:
         if self._held:
             self._held[0].close()
 
-    def _connect(self) -> tuple[Connection, Installation]:
-        connection = open_connection(self._name, self._host, ask=self._remembered if self._ask else None)
+    def _connect(self, ask: Ask | None) -> tuple[Connection, Installation]:
+        connection = open_connection(self._name, self._host, ask=self._remembering(ask) if ask else None)
         try:
             installation = discover(connection, self._name, self._host)
             if not installation.kind.supported:
@@ -84,15 +90,21 @@ class Link:
             raise
         return connection, installation
 
-    def _remembered(self, prompt: str) -> Secret | None:
-        if prompt not in self._answers:
-            answer = self._ask(prompt) if self._ask else None
-            if answer is None:
-                return None
-            self._answers[prompt] = answer
-            return answer
-        # A refused answer must not be given twice: what is asked for again is asked anew.
-        return self._answers.pop(prompt)
+    def _remembering(self, ask: Ask) -> Ask:
+        given: set[str] = set()
+
+        def answer(prompt: str) -> Secret | None:
+            # What one connection asks for a second time was refused the first time: it is asked anew.
+            if prompt in given or prompt not in self._answers:
+                self._answers.pop(prompt, None)
+                answered = ask(prompt)
+                if answered is None:
+                    return None
+                self._answers[prompt] = answered
+            given.add(prompt)
+            return self._answers[prompt]
+
+        return answer
 
 
 def pause(attempt: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import json
 import os
 from collections.abc import Iterator
@@ -33,15 +34,28 @@ def hold(state_dir: Path, host: str, asset: Asset, run: str) -> Iterator[None]:
                 "Wait for it, or cancel it: `mastovault runs` shows it.",
             ) from None
         os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"run": run, "pid": os.getpid(), "since": rfc3339(utc_now())}).encode(), 0)
+        os.pwrite(handle, _mark(run), 0)
         yield
     finally:
         os.close(handle)
 
 
+def whoami() -> str:
+    """The name of the user who runs this process, or the number of one who has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return str(os.getuid())
+
+
+def _mark(run: str) -> bytes:
+    document = {"run": run, "pid": os.getpid(), "who": whoami(), "since": rfc3339(utc_now())}
+    return json.dumps(document).encode()
+
+
 def _holder(handle: int) -> str:
     try:
         known = json.loads(os.pread(handle, 1000, 0))
-        return clean(f"run {known['run']} (pid {known['pid']}) since {known['since']}", 200)
+        return clean(f"{known['who']}, run {known['run']} (pid {known['pid']}), since {known['since']}", 200)
     except (ValueError, KeyError, TypeError):
         return "another run"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from backends.assets.registry import handler
@@ -21,6 +24,7 @@ from backends.mastodon.installation import Installation
 from backends.model import Asset, AssetObservation, HostObservation, HostState
 from backends.untrusted import clean
 
+LOOK_SECONDS = 30.0
 _STATES: tuple[tuple[type[MastovaultError], HostState], ...] = (
     (HostKeyChanged, HostState.HOST_KEY_CHANGED),
     (HostKeyUnknown, HostState.HOST_KEY_UNKNOWN),
@@ -37,9 +41,14 @@ def observe_host(name: str, config: Config, previous: HostObservation | None, no
     """
     host = config.hosts[name]
     try:
-        with open_connection(name, host) as connection:
-            found = discover(connection, name, host)
-            assets = tuple(_look(connection, found, asset) for asset in host.assets)
+        with open_connection(name, host) as connection, _bounded(connection) as expired:
+            try:
+                found = discover(connection, name, host)
+                assets = tuple(_look(connection, found, asset) for asset in host.assets)
+            except MastovaultError:
+                if expired():
+                    raise _too_slow(name) from None
+                raise
     except MastovaultError as error:
         state = next((state for kind, state in _STATES if isinstance(error, kind)), HostState.FAILED)
         return _seen(name, state, previous, now, message=error.sentence, next_step=error.next_step)
@@ -49,6 +58,30 @@ def observe_host(name: str, config: Config, previous: HostObservation | None, no
     state = HostState.ONLINE if found.kind.supported else HostState.NO_MASTODON
     message = "" if found.kind.supported else f"{found.kind.value} installations are recognised, not supported yet"
     return _seen(name, state, previous, now, message=message, found=found, assets=assets)
+
+
+@contextlib.contextmanager
+def _bounded(connection: Connection) -> Iterator[Callable[[], bool]]:
+    """Close the connection when a look takes too long, which ends whatever waits for it."""
+    expired = threading.Event()
+
+    def close() -> None:
+        expired.set()
+        connection.close()
+
+    timer = threading.Timer(LOOK_SECONDS, close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield expired.is_set
+    finally:
+        timer.cancel()
+
+
+def _too_slow(name: str) -> ConnectionFailed:
+    return ConnectionFailed(
+        f"{name} did not answer everything within {LOOK_SECONDS:.0f} seconds", "Look at the load of the host."
+    )
 
 
 def _look(connection: Connection, found: Installation, asset: Asset) -> AssetObservation:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import struct
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 from backends.errors import MastovaultError
 from backends.runs.control import MAX_MESSAGE
+from backends.runs.folder import has_own_directory, remove_socket
 
 _TIMEOUT = 5.0
 
@@ -24,13 +24,13 @@ class ControlServer:
 
     def __init__(self, path: Path, handle: Callable[[Mapping[str, Any]], None]) -> None:
         self._path, self._handle = path, handle
-        self._own_directory = path.parent.name.startswith("mastovault-")
+        self._stopped = threading.Event()
         self._socket = socket.socket(socket.AF_UNIX)
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
 
     def start(self) -> None:
         """Begin to listen. Raises `OSError`."""
-        if self._own_directory:
+        if has_own_directory(self._path):
             self._path.parent.mkdir(mode=0o700)
         before = os.umask(0o177)
         try:
@@ -42,19 +42,20 @@ class ControlServer:
 
     def stop(self) -> None:
         """Stop listening and remove the socket."""
+        self._stopped.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._path.unlink(missing_ok=True)
-        if self._own_directory:
-            shutil.rmtree(self._path.parent, ignore_errors=True)
+        remove_socket(self._path)
 
     def _serve(self) -> None:
-        while True:
+        while not self._stopped.is_set():
             try:
                 line, _ = self._socket.accept()
             except OSError:
-                return
+                # Closed, or no descriptor is free just now.
+                self._stopped.wait(0.1)
+                continue
             # One after the other, each bounded in time and size: the messages are few and small.
             with line, contextlib.suppress(OSError):
                 line.settimeout(_TIMEOUT)
@@ -70,7 +71,7 @@ class ControlServer:
             self._handle(message)
         except MastovaultError as error:
             return json.dumps({"ok": False, "error": error.sentence}).encode() + b"\n"
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return b'{"ok":false,"error":"the message was not understood"}\n'
         return b'{"ok":true}\n'
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,31 @@ from backends.runs.view import LogLine, Question
 from backends.untrusted import clean
 
 EVENTS = "events.jsonl"
+LOST = "the run was killed before it could say how it ended"
+_BATCH = 500
+_NOT_OURS = (KeyError, ValueError, TypeError, OverflowError, OSError, RecursionError)
 
 
 class EventWriter:
     """Appends events; every line is written with one call, so that readers and writers need no lock between them."""
 
     def __init__(self, folder: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._handle = os.open(folder / EVENTS, flags, 0o600)
         self._lock = threading.Lock()
+        size = os.fstat(self._handle).st_size
+        # What a killed process wrote last may be half a line, and so may what a full disk took.
+        self._torn = size > 0 and os.pread(self._handle, 1, size - 1) != b"\n"
 
     def write(self, event: Mapping[str, Any]) -> None:
         """Append one event. A full disk loses the event, never the run."""
         data = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
         with self._lock:
-            try:
-                os.write(self._handle, data)
-            except OSError:
-                return
+            if self._torn:
+                data = b"\n" + data
+            with contextlib.suppress(OSError):
+                written = os.write(self._handle, data)
+                self._torn = 0 < written < len(data) or (self._torn and written == 0)
 
     def close(self) -> None:
         """Close the file."""
@@ -55,9 +63,16 @@ def progress_event(job: JobSnapshot) -> dict[str, Any]:
     }
 
 
-def log_event(lines: Iterable[tuple[datetime, str, str]]) -> dict[str, Any]:
-    """A batch of log lines: time, job, text."""
-    return {"event": "log", "lines": [[at.timestamp(), job, text] for at, job, text in lines]}
+def log_events(lines: Sequence[tuple[datetime, str, str]]) -> Iterator[dict[str, Any]]:
+    """Log lines in batches: time, job, text."""
+    for first in range(0, len(lines), _BATCH):
+        batch = lines[first : first + _BATCH]
+        yield {"event": "log", "lines": [[at.timestamp(), job, text] for at, job, text in batch]}
+
+
+def result_event(result: JobResult) -> dict[str, Any]:
+    """How a job ended, as soon as it has."""
+    return {"event": "result", **result_json(result)}
 
 
 def result_json(result: JobResult) -> dict[str, Any]:
@@ -108,7 +123,7 @@ def parse_progress(event: Mapping[str, Any]) -> JobSnapshot | None:
             rate=None if rate is None else float(rate),
             unit=clean(str(event["unit"]), 20),
         )
-    except (KeyError, ValueError, TypeError, OverflowError):
+    except _NOT_OURS:
         return None
 
 
@@ -130,7 +145,7 @@ def parse_result(document: Any) -> JobResult | None:
             vaults=tuple(clean(str(name), 80) for name in document["vaults"]),
             exit_code=int(document["exit_code"]),
         )
-    except (KeyError, ValueError, TypeError, OverflowError):
+    except _NOT_OURS:
         return None
 
 
@@ -143,7 +158,7 @@ def parse_lines(event: Mapping[str, Any]) -> list[LogLine]:
             at, job, text = entry
             moment = datetime.fromtimestamp(float(at), UTC)
             found.append(LogLine(at=moment, job=clean(str(job), 80), text=clean(str(text))))
-        except (ValueError, TypeError, OverflowError, OSError):
+        except _NOT_OURS:
             continue
     return found
 
@@ -154,5 +169,5 @@ def parse_question(event: Mapping[str, Any]) -> Question | None:
         return Question(
             id=clean(str(event["id"]), 40), job=clean(str(event["job"]), 80), prompt=clean(str(event["prompt"]), 300)
         )
-    except KeyError:
+    except _NOT_OURS:
         return None

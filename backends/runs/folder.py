@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,11 +16,17 @@ from typing import Any
 
 from backends.errors import MastovaultError
 from backends.model import Asset, utc_now
+from backends.operations.locks import whoami
+from backends.untrusted import clean
 
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+SETTLED = "settled"
+"""A file that says that nothing is left to do for this run; see `recover`."""
 _MAX_BYTES = 1 << 20
 # A unix socket's path may have 107 bytes (unix(7)).
 _MAX_SOCKET = 100
+_SHORT = "/tmp"  # noqa: S108 - the directory made there is private and its name cannot be guessed
+_OWN = "mastovault-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,8 @@ class Request:
     """When the process began, in clock ticks since boot (`/proc/<pid>/stat` field 22): a pid alone may be recycled."""
     control: str = ""
     """The control socket."""
+    who: str = ""
+    """The user who began it."""
 
 
 def runs_dir(state_dir: Path) -> Path:
@@ -70,6 +80,14 @@ def folders(state_dir: Path) -> list[Path]:
     return [runs_dir(state_dir) / name for name in _names(state_dir)]
 
 
+def begun_at(folder: Path) -> datetime:
+    """When a run began, by the name of its folder."""
+    try:
+        return datetime.strptime(folder.name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:  # the digits of a name that we did not make
+        return datetime.fromtimestamp(0, UTC)
+
+
 def new_folder(
     state_dir: Path, *, kind: str, host: str, assets: Sequence[Asset], options: Mapping[str, Any]
 ) -> tuple[Path, Request]:
@@ -79,7 +97,14 @@ def new_folder(
     folder = runs_dir(state_dir) / run
     folder.mkdir(mode=0o700, parents=True)
     request = Request(
-        id=run, kind=kind, host=host, assets=tuple(assets), options=dict(options), begun_at=now, control=_socket(folder)
+        id=run,
+        kind=kind,
+        host=host,
+        assets=tuple(assets),
+        options=dict(options),
+        begun_at=now,
+        control=_socket(folder),
+        who=whoami(),
     )
     write_request(folder, request)
     return folder, request
@@ -89,8 +114,21 @@ def _socket(folder: Path) -> str:
     beside = str(folder / "control.sock")
     if len(os.fsencode(beside)) <= _MAX_SOCKET:
         return beside
-    base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 - the directory below it is private and unguessable
-    return f"{base}/mastovault-{secrets.token_hex(12)}/control.sock"
+    # Not in XDG_RUNTIME_DIR: that goes when its user logs out, which a run outlives.
+    return f"{_SHORT}/{_OWN}{secrets.token_hex(12)}/control.sock"
+
+
+def has_own_directory(control: Path) -> bool:
+    """Whether a control socket is in a directory made for it alone, because the run's folder has too long a name."""
+    return control.parent.parent == Path(_SHORT) and control.parent.name.startswith(_OWN)
+
+
+def remove_socket(control: Path) -> None:
+    """Remove a control socket that nobody listens on any more."""
+    with contextlib.suppress(OSError):
+        control.unlink(missing_ok=True)
+    if has_own_directory(control):
+        shutil.rmtree(control.parent, ignore_errors=True)
 
 
 def write_request(folder: Path, request: Request) -> None:
@@ -105,6 +143,7 @@ def write_request(folder: Path, request: Request) -> None:
         "pid": request.pid,
         "started": request.started,
         "control": request.control,
+        "who": request.who,
     }
     draft = folder / f".run.json.{os.getpid()}"
     draft.write_text(json.dumps(document, indent=2))
@@ -119,14 +158,15 @@ def read_request(folder: Path) -> Request | None:
         begun = datetime.fromisoformat(document["begun_at"])
         return Request(
             id=folder.name,
-            kind=str(document["kind"]),
-            host=str(document["host"]),
+            kind=clean(str(document["kind"]), 40),
+            host=clean(str(document["host"]), 80),
             assets=tuple(Asset(name) for name in document["assets"]),
             options=dict(document["options"]),
             begun_at=begun if begun.tzinfo else begun.replace(tzinfo=UTC),
             pid=int(document["pid"]),
             started=int(document["started"]),
             control=str(document["control"]),
+            who=clean(str(document.get("who", "")), 80),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -10,23 +11,27 @@ from datetime import datetime
 
 from backends.errors import Cancelled
 from backends.model import Asset, JobResult, JobSnapshot, JobState, Secret, utc_now
-from backends.runs.events import EventWriter, log_event, progress_event
+from backends.runs.events import EventWriter, log_events, progress_event, result_event
 from backends.untrusted import clean
 
 PROGRESS_SECONDS = 0.25
 LOG_SECONDS = 0.1
 _RATE_SECONDS = 5.0
 
+Ask = Callable[[str, str, Callable[[], bool]], Secret | None]
+"""Job, prompt, and whether the job was cancelled meanwhile."""
+
 
 class RunJob:
     """One asset's part of a run; a `backends.progress.Job`."""
 
-    def __init__(self, host: str, asset: Asset, events: EventWriter, ask: Callable[[str, str], Secret | None]) -> None:
+    def __init__(self, host: str, asset: Asset, events: EventWriter, ask: Ask) -> None:
         self.asset = asset
         self._host, self._events, self._ask = host, events, ask
         self._lock = threading.RLock()
         self._cancelled = threading.Event()
         self._callbacks: dict[int, Callable[[], None]] = {}
+        self._numbers = itertools.count()
         self._lines: list[tuple[datetime, str, str]] = []
         self._state = JobState.QUEUED
         self._step, self._unit = "", "bytes"
@@ -34,6 +39,7 @@ class RunJob:
         self._total: int | None = None
         self._marks: deque[tuple[float, int]] = deque()
         self._changed = True
+        self._published = 0.0
 
     @property
     def id(self) -> str:
@@ -41,10 +47,13 @@ class RunJob:
         return self.asset.value
 
     def step(self, name: str, total: int | None = None, unit: str = "bytes") -> None:
-        """Begin the next step; published at once."""
+        """Begin the next step."""
         with self._lock:
             if self._state is JobState.QUEUED:
                 self._state = JobState.RUNNING
+            elif self._state is JobState.CANCELLED:
+                # It was cancelled in the moment in which its turn came: it has something to clean up after all.
+                self._state = JobState.CANCELLING
             self._step, self._total, self._unit, self._done = clean(name, 200), total, unit, 0
             self._marks = deque([(time.monotonic(), 0)])
             self._changed = True
@@ -72,7 +81,7 @@ class RunJob:
     def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back on cancel; at once when that was before."""
         with self._lock:
-            number = id(callback)
+            number = next(self._numbers)
             self._callbacks[number] = callback
             late = self._cancelled.is_set()
         if late:
@@ -83,6 +92,11 @@ class RunJob:
         with self._lock:
             self._callbacks.pop(number, None)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the operator asked to stop."""
+        return self._cancelled.is_set()
+
     def check_cancelled(self) -> None:
         """Raise `Cancelled` when the operator asked to stop."""
         if self._cancelled.is_set():
@@ -90,18 +104,18 @@ class RunJob:
 
     def ask(self, prompt: str) -> Secret | None:
         """Ask the operator, wherever a screen follows this run."""
-        return self._ask(self.id, prompt)
+        return self._ask(self.id, prompt, self._cancelled.is_set)
 
     def cancel(self) -> None:
-        """Ask the job to stop; its state says CANCELLING until it really has."""
+        """Ask the job to stop; its state says CANCELLING until it really has. One that has not begun has at once."""
         with self._lock:
             if self._state.ended or self._cancelled.is_set():
                 return
             self._cancelled.set()
-            self._state = JobState.CANCELLING
+            self._state = JobState.CANCELLED if self._state is JobState.QUEUED else JobState.CANCELLING
             self._changed = True
             callbacks = list(self._callbacks.values())
-        self.publish()
+        self.publish(now=True)
         for callback in callbacks:
             # Ending remote processes may take seconds, and one must not wait for the other.
             threading.Thread(target=callback, daemon=True).start()
@@ -115,7 +129,8 @@ class RunJob:
             if text:
                 self.log(text)
         self.flush_log()
-        self.publish()
+        self._events.write(result_event(result))
+        self.publish(now=True)
 
     def snapshot(self) -> JobSnapshot:
         """How far it is now."""
@@ -132,19 +147,20 @@ class RunJob:
                 unit=self._unit,
             )
 
-    def publish(self) -> None:
-        """Write a progress event when there is news."""
+    def publish(self, *, now: bool = False) -> None:
+        """Write a progress event when there is news, at most four times a second unless `now`."""
         with self._lock:
-            if self._changed:
-                self._changed = False
+            moment = time.monotonic()
+            if self._changed and (now or moment - self._published >= PROGRESS_SECONDS):
+                self._changed, self._published = False, moment
                 self._events.write(progress_event(self.snapshot()))
 
     def flush_log(self) -> None:
         """Write the lines that wait."""
         with self._lock:
             lines, self._lines = self._lines, []
-            if lines:
-                self._events.write(log_event(lines))
+            for event in log_events(lines):
+                self._events.write(event)
 
     def _rate(self) -> float | None:
         """What was done per second in the last seconds."""
@@ -174,15 +190,10 @@ class Publisher:
         self._thread.join()
         for job in self._jobs:
             job.flush_log()
-            job.publish()
+            job.publish(now=True)
 
     def _loop(self) -> None:
-        due = 0.0
         while not self._stop.wait(LOG_SECONDS):
-            progress = time.monotonic() >= due
             for job in self._jobs:
                 job.flush_log()
-                if progress:
-                    job.publish()
-            if progress:
-                due = time.monotonic() + PROGRESS_SECONDS
+                job.publish()

@@ -8,14 +8,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from backends.config.paths import Paths
 from backends.errors import MastovaultError
 from backends.model import Asset, JobSnapshot, JobState, utc_now
-from backends.runs.events import EVENTS, EventWriter, progress_event
-from backends.runs.folder import folders, is_alive, new_folder, read_request
+from backends.runs.events import EventWriter, progress_event
+from backends.runs.folder import (
+    begun_at,
+    folders,
+    is_alive,
+    new_folder,
+    process_start,
+    read_request,
+    write_request,
+)
 
 KEEP_RUNS = 200
 KEEP_FOR = timedelta(days=30)
@@ -60,6 +69,9 @@ def start_run(
         raise MastovaultError(
             f"no run can be started: {paths.state_dir}: {error.strerror}", "Check the owner and the room of that place."
         ) from None
+    # The process says the same of itself; from here on, one that ends before it can is not taken for alive.
+    with contextlib.suppress(OSError):
+        write_request(folder, replace(request, pid=process.pid, started=process_start(process.pid)))
     _children.append(process)
     _reap()
     return request.id
@@ -74,14 +86,10 @@ def _reap() -> None:
 
 
 def _forget_old(paths: Paths) -> None:
-    """Remove the folders of runs that ended long ago."""
+    """Remove the folders of runs that ended long ago, or of which there are too many."""
     now = utc_now()
-    known = folders(paths.state_dir)
-    for number, folder in enumerate(reversed(known)):
-        request = read_request(folder)
-        old = request is None or now - request.begun_at > KEEP_FOR or number >= KEEP_RUNS
-        if old and (request is None or not is_alive(request, now)):
-            unread = request is None and (folder / EVENTS).exists()
-            if not unread or number >= KEEP_RUNS:
-                with contextlib.suppress(OSError):
-                    shutil.rmtree(folder)
+    for number, folder in enumerate(reversed(folders(paths.state_dir))):
+        if number >= KEEP_RUNS or now - begun_at(folder) > KEEP_FOR:
+            request = read_request(folder)
+            if request is None or not is_alive(request, now):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,13 +14,14 @@ from backends.runs.events import EventWriter
 from backends.untrusted import clean
 
 WAIT_SECONDS = 600.0
+_ANSWERED = Secret("")
 
 
 class Questions:
     """Asks over the events and waits for the control socket to bring the answer."""
 
-    def __init__(self, events: EventWriter, *, interactive: bool) -> None:
-        self._events, self._interactive = events, interactive
+    def __init__(self, events: EventWriter, *, interactive: bool, wait_seconds: float = WAIT_SECONDS) -> None:
+        self._events, self._interactive, self._wait_seconds = events, interactive, wait_seconds
         self._lock = threading.Condition()
         self._open: dict[str, Secret | None] = {}
 
@@ -31,21 +33,24 @@ class Questions:
         with self._lock:
             self._open[number] = None
             self._events.write({"event": "question", "id": number, "job": job, "prompt": clean(prompt, 300)})
-            waited = 0.0
-            while self._open[number] is None and waited < WAIT_SECONDS and not stopped():
+            until = time.monotonic() + self._wait_seconds
+            while self._open[number] is None and time.monotonic() < until and not stopped():
                 self._lock.wait(0.2)
-                waited += 0.2
             self._events.write({"event": "answered", "id": number})
-            return self._open.pop(number)
+            return self._open.pop(number) or None
 
     def answer(self, message: Mapping[str, Any]) -> None:
-        """Take an answer from the control socket. Raises `MastovaultError` when nothing was asked."""
+        """Take an answer from the control socket; an empty one says that nobody can answer.
+
+        Raises:
+            MastovaultError: nothing was asked, or it was answered.
+        """
         secret = message["secret"]
         if not isinstance(secret, str):
             raise TypeError("secret")
         with self._lock:
             number = message["question"]
-            if number not in self._open:
+            if self._open.get(number, _ANSWERED) is not None:
                 raise MastovaultError("that question was answered already")
             self._open[number] = Secret(secret)
             self._lock.notify_all()

@@ -5,51 +5,52 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from backends.archive.layout import SNAPSHOT_ID, manifest_key, snapshot_prefix
+from backends.archive.layout import HOSTS, SNAPSHOT_ID, manifest_key, snapshot_prefix
 from backends.catalog import record_attempt
 from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.errors import MastovaultError, NotFound
 from backends.model import Asset, Attempt, JobResult, JobState, utc_now
-from backends.runs.events import EVENTS, EventWriter, parse_line, parse_progress, summary_event
-from backends.runs.folder import Request, folders, is_alive, read_request
+from backends.runs.events import EVENTS, LOST, EventWriter, parse_line, parse_progress, parse_result, summary_event
+from backends.runs.folder import SETTLED, Request, folders, is_alive, read_request, remove_socket
+from backends.runs.tail import Tail
 from backends.vault.base import Vault
-from backends.vault.names import check_key
 from backends.vault.open import open_vault
 
-LOST = "the run was killed before it could say how it ended"
 _LEFTOVER_AGE = timedelta(days=1)
 
 
 @dataclass(slots=True)
 class _Trace:
-    """What the events of a run tell: which jobs had begun, what they had begun to write, whether a summary came."""
+    """What the events of a run tell."""
 
-    begun: dict[Asset, list[str]] = field(default_factory=dict)
     open: set[Asset] = field(default_factory=set)
+    """Jobs that had not ended."""
+    begun: dict[Asset, list[str]] = field(default_factory=dict)
+    """What each had begun to write: ids of snapshots, keys of shared objects."""
+    results: dict[Asset, JobResult] = field(default_factory=dict)
     ended: bool = False
+    lost: bool = False
+    cleaned: set[str] = field(default_factory=set)
+    """Vaults that were cleaned up after it."""
 
 
 def recover(paths: Paths, config: Config) -> list[str]:
-    """Clean up after every lost run; returns their ids. Never raises for a vault's fault: the next run tries again."""
+    """Clean up after every lost run; returns the ids of those that were not known to be lost yet.
+
+    Never raises for a vault's fault: what it could not clean is cleaned the next time.
+    """
     found = []
     with _alone(paths.state_dir) as alone:
-        if not alone:
-            return []
-        now = utc_now()
-        for folder in folders(paths.state_dir):
-            request = read_request(folder)
-            if request is None or is_alive(request, now) or request.host not in config.hosts:
-                continue
-            trace = _read(folder)
-            if not trace.ended:
-                _settle(folder, request, trace, _vaults(config, request.host))
-                found.append(request.id)
+        for folder in folders(paths.state_dir) if alone else ():
+            if not (folder / SETTLED).exists() and _look_at(folder, config, utc_now()):
+                found.append(folder.name)
     return found
 
 
@@ -69,23 +70,49 @@ def _alone(state_dir: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def _look_at(folder: Path, config: Config, now: datetime) -> bool:
+    """Settle what can be settled of one run; returns whether it is newly known to be lost."""
+    request = read_request(folder)
+    if request is None or is_alive(request, now) or request.host not in config.hosts:
+        return False
+    remove_socket(Path(request.control))
+    trace = _read(folder)
+    lost, new = trace.lost or not trace.ended, not trace.ended
+    events = EventWriter(folder)
+    try:
+        if new:
+            _declare_lost(events, request, trace, config)
+        if not lost or _clean(events, request, trace, config):
+            (folder / SETTLED).touch()
+    finally:
+        events.close()
+    return new
+
+
 def _read(folder: Path) -> _Trace:
     trace = _Trace()
-    with contextlib.suppress(OSError), (folder / EVENTS).open("rb") as file:
-        for line in file:
+    for lines in Tail(folder / EVENTS).read():
+        for line in lines:
             event = parse_line(line)
-            if event is None:
-                continue
-            if event["event"] == "progress":
-                job = parse_progress(event)
-                if job is not None:
-                    (trace.open.discard if job.state.ended else trace.open.add)(job.asset)
-            elif event["event"] == "begun":
-                with contextlib.suppress(ValueError, KeyError):
-                    trace.begun.setdefault(Asset(event["job"]), []).append(str(event["key"]))
-            elif event["event"] == "summary":
-                trace.ended = True
+            if event is not None:
+                with contextlib.suppress(ValueError, KeyError, RecursionError):
+                    _note(trace, event)
     return trace
+
+
+def _note(trace: _Trace, event: Mapping[str, Any]) -> None:
+    """Take one event in. Raises `ValueError` or `KeyError` for one that is not ours."""
+    kind = event["event"]
+    if kind == "progress" and (job := parse_progress(event)) is not None:
+        (trace.open.discard if job.state.ended else trace.open.add)(job.asset)
+    elif kind == "begun":
+        trace.begun.setdefault(Asset(event["job"]), []).append(str(event["key"]))
+    elif kind == "result" and (result := parse_result(event)) is not None:
+        trace.results[result.asset] = result
+    elif kind == "summary":
+        trace.ended, trace.lost = True, event.get("lost") is True
+    elif kind == "cleaned":
+        trace.cleaned.add(str(event["vault"]))
 
 
 def _vaults(config: Config, host: str) -> list[Vault]:
@@ -96,14 +123,17 @@ def _vaults(config: Config, host: str) -> list[Vault]:
     return opened
 
 
-def _settle(folder: Path, request: Request, trace: _Trace, vaults: list[Vault]) -> None:
-    results = []
+def _declare_lost(events: EventWriter, request: Request, trace: _Trace, config: Config) -> None:
+    """Record in the vaults that the open jobs failed, and write the summary that the run could not write."""
+    vaults = _vaults(config, request.host)
+    results = dict(trace.results)
     for asset in request.assets:
-        if asset not in trace.open:
+        # A job that was cancelled before its turn has said its last state and never its result.
+        if asset in results or (asset not in trace.open and trace.begun.get(asset) is None):
             continue
-        stored = [found for vault in vaults if (found := _cleaned(vault, trace.begun.get(asset, [])))]
-        if stored:
-            results.append(JobResult(host=request.host, asset=asset, state=JobState.DONE, snapshot=stored[0]))
+        stored = _stored(vaults, trace.begun.get(asset, ()))
+        if stored is not None:
+            results[asset] = JobResult(host=request.host, asset=asset, state=JobState.DONE, snapshot=stored)
             continue
         attempt = Attempt(
             host=request.host,
@@ -115,31 +145,67 @@ def _settle(folder: Path, request: Request, trace: _Trace, vaults: list[Vault]) 
             error=LOST,
         )
         record_attempt(vaults, attempt)
-        step = "What it left behind was removed. Start it again."
-        results.append(
-            JobResult(host=request.host, asset=asset, state=JobState.FAILED, error=LOST, next_step=step, exit_code=1)
+        results[asset] = JobResult(
+            host=request.host,
+            asset=asset,
+            state=JobState.FAILED,
+            error=LOST,
+            next_step="What it left behind is removed. Start it again.",
+            exit_code=1,
         )
-    events = EventWriter(folder)
-    events.write(summary_event(results, lost=True))
-    events.close()
+    events.write(summary_event([results[asset] for asset in Asset if asset in results], lost=True))
 
 
-def _cleaned(vault: Vault, keys: list[str]) -> str | None:
-    """Remove what a killed job left; returns its snapshot if that had been committed after all, which then stays."""
-    snapshots = [key for key in keys if SNAPSHOT_ID.fullmatch(key)]
-    shared = [key for key in keys if key not in snapshots]
-    with contextlib.suppress(MastovaultError, ValueError):
-        for snapshot in snapshots:
-            with contextlib.suppress(NotFound):
-                vault.read(manifest_key(snapshot)).close()
-                return snapshot
-            _remove(vault, snapshot_prefix(snapshot))
-        for key in shared:
-            _remove(vault, check_key(key))
-        vault.clean_leftovers(utc_now() - _LEFTOVER_AGE)
+def _stored(vaults: Sequence[Vault], begun: Sequence[str]) -> str | None:
+    """The snapshot of a killed job, when it had been committed after all."""
+    for vault in vaults:
+        with contextlib.suppress(MastovaultError):
+            for snapshot in begun:
+                if SNAPSHOT_ID.fullmatch(snapshot) and _holds(vault, snapshot):
+                    return snapshot
     return None
 
 
-def _remove(vault: Vault, prefix: str) -> None:
-    for stored in list(vault.list(prefix)):
-        vault.delete(stored.key)
+def _holds(vault: Vault, snapshot: str) -> bool:
+    """Whether a vault holds a snapshot's manifest. Raises `VaultError` when it cannot be asked."""
+    try:
+        vault.read(manifest_key(snapshot)).close()
+    except NotFound:
+        return False
+    return True
+
+
+def _clean(events: EventWriter, request: Request, trace: _Trace, config: Config) -> bool:
+    """Remove what the run left in the vaults; returns whether nothing is left in any."""
+    # The vaults that are configured now: one that was taken out since is nobody's to clean any more.
+    left = set(config.vaults_of(request.host)) - trace.cleaned
+    for vault in _vaults(config, request.host):
+        if vault.name in left:
+            with contextlib.suppress(MastovaultError, ValueError):
+                for keys in trace.begun.values():
+                    _clean_vault(vault, request.host, keys)
+                vault.clean_leftovers(utc_now() - _LEFTOVER_AGE)
+                events.write({"event": "cleaned", "vault": vault.name})
+                left.discard(vault.name)
+    return not left
+
+
+def _clean_vault(vault: Vault, host: str, keys: Sequence[str]) -> None:
+    """Remove what one job left, unless its snapshot had been committed to this vault: then all of it stays.
+
+    Raises `VaultError` when the vault cannot be used.
+    """
+    snapshots = [key for key in keys if SNAPSHOT_ID.fullmatch(key)]
+    if any(_holds(vault, snapshot) for snapshot in snapshots):
+        return
+    for snapshot in snapshots:
+        for stored in list(vault.list(snapshot_prefix(snapshot))):
+            vault.delete(stored.key)
+        # Nobody else writes below a snapshot's own prefix, so that even the youngest leftovers there are this run's.
+        vault.clean_leftovers(utc_now() + _LEFTOVER_AGE, snapshot_prefix(snapshot))
+        vault.delete(manifest_key(snapshot))  # which is not there; this removes the empty directory
+    for key in keys:
+        if key.startswith(f"{HOSTS}{host}/"):
+            for stored in list(vault.list(key)):
+                if stored.key.startswith(f"{key}."):  # the codecs' suffixes
+                    vault.delete(stored.key)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from backends.catalog import Catalog
 from backends.config.load import load
 from backends.config.paths import Paths
+from backends.errors import MastovaultError
 from backends.model import utc_now
 
 AT_ONCE = 16
@@ -34,23 +35,28 @@ def start_refresh(paths: Paths, hosts: Sequence[str] | None = None) -> subproces
 
 
 def refresh(paths: Paths, hosts: Sequence[str]) -> None:
-    """Ask, and save every answer as it comes. Raises `ConfigurationError`."""
+    """Ask, and save every answer as it comes. Raises `ConfigurationError`, `CacheFailed`."""
     from backends.operations.fleet import refresh_vaults
     from backends.operations.observe import observe_host
     from backends.runs.recover import recover
 
     config = load(paths.config_file)
     catalog = Catalog(paths.cache_dir)
-    recover(paths, config)
-    refresh_vaults(config, catalog)
     before = {seen.host: seen for seen in catalog.observations()}
     chosen = [name for name in config.hosts if not hosts or name in hosts]
 
     def ask(name: str) -> None:
         catalog.save_observation(observe_host(name, config, before.get(name), utc_now()))
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    def look_at_vaults() -> None:
+        recover(paths, config)
+        refresh_vaults(config, catalog)
+
+    # A vault that is slow to answer keeps no host waiting.
+    with ThreadPoolExecutor(1) as vaults, ThreadPoolExecutor(AT_ONCE) as pool:
+        looked = vaults.submit(look_at_vaults)
         list(pool.map(ask, chosen))
+        looked.result()
 
 
 def main(hosts: Sequence[str]) -> int:
@@ -62,7 +68,11 @@ def main(hosts: Sequence[str]) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if hosts else fcntl.LOCK_NB))
     except BlockingIOError:
         return 0
-    refresh(paths, hosts)
+    try:
+        refresh(paths, hosts)
+    except MastovaultError as error:
+        print(f"{error.sentence}. {error.next_step}", file=sys.stderr)  # noqa: T201 - for whoever starts it by hand
+        return error.exit_code
     return 0
 
 

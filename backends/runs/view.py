@@ -41,6 +41,8 @@ class RunView:
     jobs: tuple[JobSnapshot, ...] = ()
     results: tuple[JobResult, ...] = ()
     questions: tuple[Question, ...] = field(default_factory=tuple)
+    who: str = ""
+    """The user who began it."""
 
     @property
     def active(self) -> bool:

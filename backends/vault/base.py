@@ -78,5 +78,5 @@ class Vault(ABC):
         """The machine the bytes are on (as `/etc/machine-id`), or None for a service elsewhere."""
 
     @abstractmethod
-    def clean_leftovers(self, older_than: datetime) -> int:
-        """Remove what broken uploads left before that time; returns how many."""
+    def clean_leftovers(self, older_than: datetime, prefix: str = "") -> int:
+        """Remove what broken uploads left before that time, of keys that begin with `prefix/`; returns how many."""

@@ -109,9 +109,12 @@ class DirectoryVault(Vault):
         """This machine, unless the directory is on a network file system."""
         return machine_of(self.path)
 
-    def clean_leftovers(self, older_than: datetime) -> int:
-        """Remove temporary files that were last written before that time."""
-        with suppress(_Absent), self._explained(reading=True), self._directory(()) as directory:
+    def clean_leftovers(self, older_than: datetime, prefix: str = "") -> int:
+        """Remove temporary files that were last written before that time; `prefix` is a directory of the vault."""
+        parents = prefix.rstrip("/").split("/") if prefix else []
+        if any(not PART.fullmatch(part) for part in parents):
+            return 0
+        with suppress(_Absent), self._explained(reading=True), self._directory(parents) as directory:
             return self._sweep(directory, older_than.timestamp())
         return 0
 

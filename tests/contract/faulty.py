@@ -68,8 +68,8 @@ class FaultyVault(Vault):
     def machine_id(self) -> str | None:
         return self.inner.machine_id()
 
-    def clean_leftovers(self, older_than: datetime) -> int:
-        return self.inner.clean_leftovers(older_than)
+    def clean_leftovers(self, older_than: datetime, prefix: str = "") -> int:
+        return self.inner.clean_leftovers(older_than, prefix)
 
     def fail(self, call: str, *, done: bool) -> None:
         """For the uploads: fail here when it is the chosen call."""

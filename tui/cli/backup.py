@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 
 import click
 
@@ -12,16 +12,19 @@ from backends.catalog import Catalog
 from backends.config.load import load
 from backends.config.paths import Paths
 from backends.config.schema import Config
-from backends.model import Asset, Level, utc_now
+from backends.model import Asset, AssetStatus, Level, utc_now
 from backends.operations.fleet import load_fleet, refresh_vaults
 from tui.cli.follow import Follower
 from tui.cli.targets import chosen
+
+_SOON = 0.9
+"""Part of a goal after which a copy is due: a daily timer that is a minute early must not leave it for another day."""
 
 
 @click.command("backup")
 @click.argument("targets", metavar="[HOST[/ASSET]]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every asset of every host.")
-@click.option("--due", is_flag=True, help="Only what is over its goal, was never backed up or has changed.")
+@click.option("--due", is_flag=True, help="Only what nears its goal, was never backed up or may have changed.")
 @click.option("--json", "as_json", is_flag=True, help="One event a line on standard output, nothing else.")
 @click.option("--dry-run", is_flag=True, help="Show every step with its exact command; change nothing.")
 @click.pass_obj
@@ -43,8 +46,6 @@ def command(paths: Paths, targets: Sequence[str], everything: bool, due: bool, a
         require_ready(config, host)
     if dry_run:
         return _show_plans(config, work, as_json=as_json)
-    # Whoever closes the terminal does not mean to stop the backup: this process ends, the runs go on.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     return Follower(paths, as_json=as_json, interactive=sys.stdin.isatty()).back_up(work, config.limits.runs)
 
 
@@ -54,20 +55,18 @@ def _due(config: Config, paths: Paths, work: dict[str, tuple[Asset, ...]]) -> di
     now = utc_now()
     due: dict[str, list[Asset]] = {}
     for row in load_fleet(config, catalog, now).assets:
-        goal = row.goal_seconds
-        old = row.newest is None or (goal is not None and (now - row.newest.at).total_seconds() >= goal)
-        # Secrets without a goal in days are compared with the host each time: that is how a change is seen.
-        if (
-            row.asset in work.get(row.host, ())
-            and (old or goal is None)
-            and not (row.level is Level.OK and _kept(row.state))
-        ):
+        if row.asset in work.get(row.host, ()) and _is_due(row, now):
             due.setdefault(row.host, []).append(row.asset)
     return {host: tuple(asset for asset in Asset if asset in assets) for host, assets in due.items()}
 
 
-def _kept(state: str) -> bool:
-    return state.startswith("kept by")
+def _is_due(row: AssetStatus, now: datetime) -> bool:
+    if row.level is Level.OK and row.state.startswith("kept by"):
+        return False
+    # Without a goal in days (secrets) the copy is compared with the host each time: that is how a change is seen.
+    if row.newest is None or row.goal_seconds is None or row.newest.verify_failed:
+        return True
+    return (now - row.newest.at).total_seconds() >= row.goal_seconds * _SOON
 
 
 def _show_plans(config: Config, work: dict[str, tuple[Asset, ...]], *, as_json: bool) -> int:

@@ -71,6 +71,7 @@ def _json(view: RunView) -> dict[str, object]:
         "run": view.id,
         "kind": view.kind,
         "host": view.host,
+        "who": view.who,
         "begun_at": rfc3339(view.begun_at),
         "ended_at": view.ended_at and rfc3339(view.ended_at),
         "pid": view.pid,
