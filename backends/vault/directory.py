@@ -17,15 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from backends.errors import AlreadyExists, NotFound, VaultError, VaultFull
+from backends.errors import NotFound, VaultError, VaultFull
 from backends.untrusted import clean
 from backends.vault.base import StoredObject, Upload, Vault
+from backends.vault.file_upload import FileUpload
 from backends.vault.machine import machine_of
 from backends.vault.names import PART, check_key
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _TEMPORARY = ".part"
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EOPNOTSUPP}
 _TRIES = 50
 
 
@@ -42,13 +42,13 @@ class DirectoryVault(Vault):
         """Begin a temporary file beside the object's place; an object of that key is replaced at commit."""
         check_key(key)
         with self._explained():
-            return _FileUpload(self, *self._begin(key))
+            return FileUpload(self, *self._begin(key))
 
     def put_new(self, key: str, data: bytes) -> None:
         """Write a small object that must be new: the temporary file is linked to its name, which fails when taken."""
         check_key(key)
         with self._explained():
-            upload = _FileUpload(self, *self._begin(key))
+            upload = FileUpload(self, *self._begin(key))
         with upload:
             upload.write(data)
             upload.commit(new=True)
@@ -239,71 +239,6 @@ class DirectoryVault(Vault):
 
 class _Absent(VaultError):
     """A directory or file of the vault is not there."""
-
-
-class _FileUpload(Upload):
-    """A temporary file that becomes an object at commit."""
-
-    def __init__(self, vault: DirectoryVault, directory: int, file: int, temporary: str, name: str) -> None:
-        self._vault, self._name, self._temporary = vault, name, temporary
-        self._directory, self._file = directory, file
-
-    def write(self, data: bytes) -> None:
-        """Write all of it."""
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._file, view) :]
-        except OSError as error:
-            raise self._vault.explain(error) from error
-
-    def commit(self, *, new: bool = False) -> None:
-        """Sync, give it its name, sync the directory; with `new` an existing object is never replaced."""
-        try:
-            os.fsync(self._file)
-            if new:
-                self._link()
-            else:
-                self._rename()
-            self._temporary = ""
-            os.fsync(self._directory)
-        except FileExistsError:
-            raise AlreadyExists(f"{self._name} is already in {self._vault.where}", "Nothing was changed.") from None
-        except OSError as error:
-            raise self._vault.explain(error) from error
-        finally:
-            self.abort()
-
-    def abort(self) -> None:
-        """Close and remove the temporary file."""
-        directory, file = self._directory, self._file
-        if directory < 0:
-            return
-        self._directory = self._file = -1
-        with suppress(OSError):
-            os.close(file)
-        if self._temporary:
-            with suppress(OSError):
-                os.unlink(self._temporary, dir_fd=directory)
-        with suppress(OSError):
-            os.close(directory)
-
-    def _rename(self) -> None:
-        os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-
-    def _link(self) -> None:
-        try:
-            os.link(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # exFAT and some network file systems know no links; names are random, so looking first is enough there
-            with suppress(FileNotFoundError):
-                os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
-                raise FileExistsError(errno.EEXIST, "exists") from error
-            self._rename()
-            return
-        os.unlink(self._temporary, dir_fd=self._directory)
 
 
 def _is_temporary(entry: os.DirEntry[str]) -> bool:
