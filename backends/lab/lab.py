@@ -23,7 +23,7 @@ from backends.lab.feeds import fill
 from backends.lab.fleet_plan import STATUSES, HostPlan, plan_fleet
 from backends.lab.host import LabHost
 from backends.lab.postgres import PostgresServer
-from backends.lab.processes import Processes
+from backends.lab.processes import LabError, Processes
 from backends.lab.rails_encryption import RailsCipher
 from backends.lab.redis_server import RedisServer
 from backends.lab.redis_server import software as redis_software
@@ -84,6 +84,9 @@ class Lab:
         self._claim = Claim(self.directory, self.mark)
         try:
             self._build()
+        except OSError as error:
+            self.stop()
+            raise LabError(f"the lab could not be made in {self.directory}: {error.strerror or error}") from error
         except BaseException:
             self.stop()
             raise

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from backends.lab.directory import mark_of
 from backends.lab.keeper import marked
@@ -67,13 +66,12 @@ def demo(*arguments: str, **options: Any) -> Iterator[Running]:
             process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_everything(tmp_path: Path) -> None:
     with demo("--hosts", "1", "--dir", str(tmp_path / "d")) as running:
         assert running.ready["event"] == "ready"
         assert [(host["host"], host["state"]) for host in running.ready["hosts"]] == [("social", "online")]
         command = running.begin("echo begun; setsid sleep 1000 & sleep 1000")
-        running.process.send_signal(number)
+        running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(20) == 0
         assert running.process.stdout
         assert running.process.stdout.read() == ""
@@ -82,13 +80,20 @@ def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> No
 
 
 def test_a_killed_lab_leaves_nothing(tmp_path: Path) -> None:
-    with demo("--hosts", "1") as running:
+    directory = tmp_path / "d"
+    script = (
+        "import signal, sys; from pathlib import Path; from backends.lab.lab import Lab; from tui.cli.demo import _event;"
+        "lab = Lab(Path(sys.argv[1]), hosts=1, rows=10, temporary=True).start();"
+        "import json; print(json.dumps(_event(lab)), flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(directory)], stdout=subprocess.PIPE, text=True) as process:
+        running = Running(process)
         assert len(running.family) >= 3
         command = running.begin("echo begun; setsid sleep 1000 & sleep 1000")
-        running.process.kill()
-        running.process.wait()
+        process.kill()
+        process.wait()
         assert not running.left()
-        assert not running.directory.exists()
+        assert not directory.exists()
         command.wait(10)
 
 
