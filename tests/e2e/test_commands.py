@@ -185,3 +185,23 @@ def test_an_unreachable_host_is_not_saved(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "gone" in one_sentence(done) or "127.0.0.1" in one_sentence(done)
     assert json.loads(mastovault(tmp_path, "host", "list", "--json").stdout)["hosts"] == []
+
+
+def test_a_bug_is_one_sentence_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tui.cli.config
+    from tui.cli.main import run
+
+    def broken(*_arguments: object) -> None:
+        raise RuntimeError("hunter2")
+
+    monkeypatch.setattr(tui.cli.config, "load", broken)
+    monkeypatch.delenv("MASTOVAULT_DEBUG", raising=False)
+    assert run(["--config", str(tmp_path / "config.toml"), "config", "check"]) == 1
+    said = capsys.readouterr().err
+    assert "internal error" in said
+    assert "hunter2" not in said
+    monkeypatch.setenv("MASTOVAULT_DEBUG", "1")
+    with pytest.raises(RuntimeError):
+        run(["--config", str(tmp_path / "config.toml"), "config", "check"])

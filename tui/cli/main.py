@@ -102,6 +102,14 @@ def run(arguments: Sequence[str]) -> int:
         # The reader of our output went away (`| head`): nothing is left to say, nor anywhere to say it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        if os.environ.get("MASTOVAULT_DEBUG"):
+            raise
+        _say(
+            f"an internal error ended the command ({type(error).__name__})",
+            "Please report it; MASTOVAULT_DEBUG=1 shows where it happened.",
+        )
+        return 1
     return code if isinstance(code, int) else 0
 
 
