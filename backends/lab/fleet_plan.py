@@ -52,7 +52,7 @@ def plan_fleet(count: int, seed: int, statuses: int, *, demo: bool) -> tuple[Hos
     """
     slow = 1_500_000.0 if demo else None
     named = (
-        HostPlan(name="social", seed=seed, backups=(73, 49, 25, 0.2), statuses=statuses),
+        HostPlan(name="social", seed=seed, backups=(49, 25, 0.2), statuses=statuses),
         HostPlan(
             name="art",
             seed=seed + 1,

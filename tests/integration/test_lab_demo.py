@@ -82,9 +82,10 @@ def test_a_signal_stops_everything(tmp_path: Path) -> None:
 def test_a_killed_lab_leaves_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "d"
     script = (
-        "import signal, sys; from pathlib import Path; from backends.lab.lab import Lab; from tui.cli.demo import _event;"
+        "import json, signal, sys; from pathlib import Path;"
+        "from backends.lab.lab import Lab; from tui.cli.demo import _event;"
         "lab = Lab(Path(sys.argv[1]), hosts=1, rows=10, temporary=True).start();"
-        "import json; print(json.dumps(_event(lab)), flush=True); signal.pause()"
+        "print(json.dumps(_event(lab)), flush=True); signal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(directory)], stdout=subprocess.PIPE, text=True) as process:
         running = Running(process)
