@@ -31,6 +31,11 @@ class Right:
     password: Secret | None = None
 
     @property
+    def checked(self) -> bool:
+        """Whether it may come between a command and us, so that the end of the output needs proof."""
+        return self.prefix[0] == "sudo"
+
+    @property
     def line(self) -> bytes:
         """The password as a line for stdin."""
         return self.password.reveal().encode("utf-8", "surrogateescape") + b"\n" if self.password else b""

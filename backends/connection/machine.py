@@ -12,7 +12,8 @@ from backends.config.schema import HostConfig
 from backends.connection.base import MAX_OUTPUT, Command, Completed, Connection
 from backends.connection.become import Become, Right
 from backends.connection.login import Ask
-from backends.connection.process import GRACE, NoStart, RunningProcess, Stream
+from backends.connection.process import GRACE, START_TIMEOUT, NoStart, RunningProcess
+from backends.connection.stream import Stream
 from backends.connection.tail import StderrTail
 from backends.connection.wrapper import wrap
 from backends.errors import BecomeRefused, CommandFailed, LoginRefused, MastovaultError
@@ -109,7 +110,7 @@ class Machine(Connection):
         urgent: bool = False,
     ) -> RunningProcess:
         password = right.line if right is not None else b""
-        wrapped = wrap(command, home_of=user, drop_input=bool(password))
+        wrapped = wrap(command, home_of=user, drop_input=bool(password), checked=right is not None and right.checked)
         tail = StderrTail(wrapped.marker.encode() + b"\n", keep=min(keep, _STDERR_LIMIT), follow=follow)
         stream = self._stream(wrapped.behind(right.prefix if right else ()), tail, bulk=bulk, urgent=urgent)
 
@@ -117,7 +118,7 @@ class Machine(Connection):
             self._end(right, user, group, pid, stream)
 
         process = RunningProcess(stream, self.host, end_group)
-        process.begin(wrapped, password)
+        process.begin(wrapped, password, START_TIMEOUT)
         return process
 
     def _end(self, right: Right | None, user: str, group: int, pid: int, stream: Stream) -> None:

@@ -35,5 +35,5 @@ def open_connection(
     if host.address == LOCAL:
         return LocalConnection(name, host, ask)
     address = parse_address(host.address)
-    reached = Way(name, host, load_ssh_config(), ask, timeouts).go(address)
-    return SshConnection(name, reached, host, ask, timeouts)
+    way = Way(name, host, load_ssh_config(), ask, timeouts)
+    return SshConnection(name, way.go(address), host, ask, timeouts, again=lambda: way.go(address))

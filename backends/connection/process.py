@@ -6,10 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from backends.connection.base import Process
-from backends.connection.tail import StderrTail
+from backends.connection.checked import CheckedStream
+from backends.connection.stream import Stream
 from backends.connection.wrapper import Preamble, Wrapped
 from backends.errors import Cancelled, ConnectionFailed
 from backends.untrusted import clean
@@ -20,33 +20,6 @@ START_TIMEOUT = 30.0
 GRACE = 3.0
 """Seconds between TERM and KILL."""
 _log = logging.getLogger(__name__)
-
-
-class Stream(Protocol):
-    """The three streams and the status of a raw command; what `ssh` and `local` bring."""
-
-    tail: StderrTail
-
-    def recv(self, size: int, timeout: float | None) -> bytes:
-        """Read stdout; b"" at its true end. Raises `ConnectionFailed` when it was lost, `TimeoutError`."""
-
-    def send(self, data: bytes) -> None:
-        """Write stdin. Raises `BrokenPipeError` when the command takes no more, `ConnectionFailed`."""
-
-    def end_input(self) -> None:
-        """Close stdin."""
-
-    def status(self, timeout: float | None) -> int:
-        """Wait for the exit status, -1 after a signal. Raises `ConnectionFailed`, `TimeoutError`."""
-
-    def ended(self) -> bool:
-        """Whether the status is there already."""
-
-    def interrupt(self) -> None:
-        """Ask by other means than a second command that the command ends."""
-
-    def abandon(self) -> None:
-        """Let go of the streams; blocked reads and writes return."""
 
 
 class NoStart(Exception):
@@ -79,7 +52,7 @@ class RunningProcess(Process):
         self._terminated = False
         self._ending = threading.Lock()
 
-    def begin(self, wrapped: Wrapped, password: bytes = b"", timeout: float = START_TIMEOUT) -> None:
+    def begin(self, wrapped: Wrapped, password: bytes, timeout: float) -> None:
         """Wait for the wrapper to speak, then hand over what it waits for.
 
         Args:
@@ -110,7 +83,11 @@ class RunningProcess(Process):
             raise NoStart(_shown(preamble.pending), self._stream.tail.before(), None) from None
         except BrokenPipeError:
             raise self._no_start(preamble) from None
-        self._rest, self._pid, self._group = rest, preamble.pid, preamble.group
+        self._pid, self._group = preamble.pid, preamble.group
+        if wrapped.trailer:
+            self._stream = CheckedStream(self._stream, wrapped.trailer.encode(), rest, self._host)
+        else:
+            self._rest = rest
         if preamble.noise:
             _log.info("%s: the login shell said before the command: %s", self._host, clean(preamble.noise, 300))
 

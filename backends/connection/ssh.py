@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from paramiko.ssh_exception import SSHException
 
@@ -16,7 +16,7 @@ from backends.connection.machine import Machine
 from backends.connection.process import NoStart
 from backends.connection.reach import Reached, Timeouts
 from backends.connection.tail import StderrTail
-from backends.connection.transport import SMALL_WINDOW, WINDOW, Channel, ChannelRefused
+from backends.connection.transport import SMALL_WINDOW, WINDOW, Channel, ChannelRefused, Transport
 from backends.connection.tunnel import socket_over
 from backends.connection.wrapper import command_line
 from backends.errors import ConnectionFailed
@@ -108,13 +108,24 @@ class SshStream:
 class SshConnection(Machine):
     """One host over SSH."""
 
-    def __init__(self, name: str, reached: Reached, host: HostConfig, ask: Ask | None, timeouts: Timeouts) -> None:
-        """Take over a connection that is logged in."""
+    def __init__(
+        self,
+        name: str,
+        reached: Reached,
+        host: HostConfig,
+        ask: Ask | None,
+        timeouts: Timeouts,
+        again: Callable[[], Reached],
+    ) -> None:
+        """Take over a connection that is logged in; `again` makes another one."""
         super().__init__(name, reached.user, host, ask)
         self._reached = reached
         self._transport = reached.transport
         self._timeouts = timeouts
         self._places = threading.BoundedSemaphore(SESSIONS)
+        self._again = again
+        self._spare: Reached | None = None
+        self._spare_lock = threading.Lock()
 
     def open_tcp(self, host: str, port: int) -> socket.socket:
         """A socket to `host:port` as the host sees it."""
@@ -127,12 +138,15 @@ class SshConnection(Machine):
     def close(self) -> None:
         """Close the connection and those it goes through."""
         self._reached.close()
+        with self._spare_lock:
+            if self._spare is not None:
+                self._spare.close()
 
     def _stream(self, argv: tuple[str, ...], tail: StderrTail, *, bulk: bool, urgent: bool = False) -> SshStream:
         with contextlib.ExitStack() as stack:
             if not urgent:
                 stack.enter_context(self._place())
-            channel = self._open("session", window=WINDOW if bulk else SMALL_WINDOW, patient=not urgent)
+            channel = self._urgent() if urgent else self._session(bulk)
             channel.tail = tail
             try:
                 # File names need not be UTF-8.
@@ -143,6 +157,21 @@ class SshConnection(Machine):
                     raise NoStart("", "the server refuses to run commands", None) from None
                 raise self._lost(error) from None
             return SshStream(channel, self._lost(), stack.pop_all())
+
+    def _session(self, bulk: bool) -> Channel:
+        return self._open(self._transport, "session", window=WINDOW if bulk else SMALL_WINDOW)
+
+    def _urgent(self) -> Channel:
+        """A session at once, on a second connection when the server gives no more on the first."""
+        try:
+            return self._transport.open("session", timeout=self._timeouts.channel)
+        except ChannelRefused:
+            with self._spare_lock:
+                if self._spare is None:
+                    self._spare = self._again()
+            return self._open(self._spare.transport, "session", window=SMALL_WINDOW)
+        except (EOFError, OSError) as error:
+            raise self._lost(error) from None
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -159,12 +188,12 @@ class SshConnection(Machine):
         finally:
             self._places.release()
 
-    def _open(self, kind: str, *fields: str | int, window: int, patient: bool) -> Channel:
-        deadline = time.monotonic() + (_REFUSED_FOR if patient else 0)
+    def _open(self, transport: Transport, kind: str, *, window: int) -> Channel:
+        deadline = time.monotonic() + _REFUSED_FOR
         pause = 0.05
         while True:
             try:
-                return self._transport.open(kind, *fields, window=window, timeout=self._timeouts.channel)
+                return transport.open(kind, window=window, timeout=self._timeouts.channel)
             except ChannelRefused as refused:
                 if time.monotonic() > deadline:
                     raise ConnectionFailed(
@@ -178,19 +207,26 @@ class SshConnection(Machine):
             except (EOFError, OSError) as error:
                 raise self._lost(error) from None
             time.sleep(pause)
-            pause = min(2 * pause, 1.0)
+            pause = min(2 * pause, 0.4)
 
     def _tunnel(self, what: str, kind: str, *fields: str | int) -> socket.socket:
         what = clean(what, 200)
         try:
             channel = self._transport.open(kind, *fields, timeout=self._timeouts.channel)
         except ChannelRefused as refused:
+            # For unix sockets sshd tells one reason from the other not at all.
             forbidden = refused.code == _PROHIBITED
+            unix = kind != "direct-tcpip"
             raise ConnectionFailed(
                 f"{self.host} opens no connection to {what}: {clean(refused.text, 200) or refused.code}",
                 "allow it in the host's sshd_config (AllowTcpForwarding, AllowStreamLocalForwarding)"
                 if forbidden
-                else f"check on the host that something listens on {what}",
+                else f"check on the host that something listens on {what}"
+                + (
+                    f", that {self.login_user} may use it, and AllowStreamLocalForwarding in sshd_config"
+                    if unix
+                    else ""
+                ),
             ) from None
         except TimeoutError:
             raise ConnectionFailed(f"{self.host} did not connect to {what} in time", "is a firewall between?") from None

@@ -5,6 +5,7 @@ What is changed, and why (paramiko 5.1; the parts used are private to it, so pyp
 - the socket is read in large pieces, instead of twice for every packet;
 - stderr is consumed where it arrives, so a command that says much there never fills the window;
 - an end by signal, an orderly close and a lost connection are told apart;
+- a channel that the server closes in the middle of a key exchange does not hang the connection;
 - the reason for a refused channel belongs to that channel, not to whichever thread asks first;
 - unix sockets can be forwarded (`direct-streamlocal@openssh.com`, OpenSSH's PROTOCOL file, section 2.4).
 """
@@ -198,7 +199,7 @@ class Channel(paramiko.Channel):
         if timeout is None:
             timeout = self.timeout
         data = self.in_buffer.read(size, timeout)
-        self._acknowledge(len(data), self.transport._send_user_message)
+        self._acknowledge(len(data))
         return data
 
     def send_signal(self, name: str) -> None:
@@ -211,26 +212,21 @@ class Channel(paramiko.Channel):
         message.add_string(name)
         self.transport._send_user_message(message)
 
-    def _acknowledge(self, size: int, send: Any) -> None:
+    def _acknowledge(self, size: int) -> None:
         window = self._check_add_window(size)
         if window > 0:
             message = Message()
             message.add_byte(cMSG_CHANNEL_WINDOW_ADJUST)
             message.add_int(self.remote_chanid)
             message.add_int(window)
-            send(message)
+            self.transport._send_user_message(message)
 
     def _feed_extended(self, m: Message) -> None:
         if m.get_int() != 1:
             return
         data = m.get_binary()
         self.tail.feed(data)
-        # We are in the transport's thread: waiting for the end of a key exchange would wait for ourselves.
-        if self.transport.clear_to_send.is_set():
-            self._acknowledge(len(data), self.transport._send_message)
-        else:
-            with self.lock:
-                self.in_window_sofar += len(data)
+        self._acknowledge(len(data))
 
     def _handle_request(self, m: Message) -> None:
         kind = m.get_text()
@@ -270,7 +266,6 @@ class Transport(paramiko.Transport):
     # Private to paramiko and missing in its stubs.
     _next_channel: Callable[[], int]
     _channels: Any
-    _send_user_message: Callable[[Message], None]
     _send_message: Callable[[Message], None]
     _unlink_channel: Callable[[int], None]
     active: bool
@@ -287,6 +282,7 @@ class Transport(paramiko.Transport):
 
     def __init__(self, sock: SocketLike, key_types: tuple[str, ...] = ()) -> None:
         """Prepare the connection; `key_types` are the host key algorithms to ask for first."""
+        self._postponed: deque[Message] = deque()
         super().__init__(
             BufferedSocket(sock),  # type: ignore[arg-type]
             default_window_size=WINDOW,
@@ -343,6 +339,25 @@ class Transport(paramiko.Transport):
         if not channel.active:
             raise EOFError
         return channel
+
+    def _send_user_message(self, data: Message) -> None:
+        """Send a message of a channel, but not in the middle of a key exchange.
+
+        paramiko waits for the end of it, also in the very thread that carries it out: a channel that the server closes
+        meanwhile would hang the connection until it fails.
+        """
+        if threading.current_thread() is not self:
+            super()._send_user_message(data)  # type: ignore[misc]
+        elif self.clear_to_send.is_set():
+            # Nobody but this thread begins a key exchange.
+            self._send_message(data)
+        else:
+            self._postponed.append(data)
+
+    def _parse_newkeys(self, m: Message) -> None:
+        super()._parse_newkeys(m)  # type: ignore[misc]
+        while self._postponed and self.clear_to_send.is_set():
+            self._send_message(self._postponed.popleft())
 
     def _parse_channel_open_failure(self, m: Message) -> None:
         number, code, text = m.get_int(), m.get_int(), m.get_text()

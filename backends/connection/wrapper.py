@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from backends.connection.base import Command
 
 # Neither quotes, backslashes, line breaks nor exclamation marks: it passes through sh, bash, zsh, fish and csh alike.
-# $1 marker, $2 stdin marker or empty, $3 user whose home is to be HOME or empty, then names of secrets, then $1 again.
+# $1 marker, $2 stdin marker or empty, $3 user whose home is to be HOME or empty, $4 trailer or empty (checked.py),
+# then names of secrets, then $1 again, then the command.
 SCRIPT = (
-    "__mvm=$1; __mvk=$2; __mvu=$3; shift 3; "
+    "__mvm=$1; __mvk=$2; __mvu=$3; __mve=$4; shift 4; "
     'if [ -n "$__mvu" ]; then cd /; eval "HOME=~$__mvu"; USER=$__mvu; LOGNAME=$__mvu; export HOME USER LOGNAME; fi; '
     "if read -r __mvs 2>/dev/null </proc/$$/stat; then "
     "__mvs=${__mvs##*) }; __mvs=${__mvs#* }; __mvs=${__mvs#* }; __mvs=${__mvs%% *}; "
@@ -27,7 +28,7 @@ SCRIPT = (
     'echo "$__mvm" >&2; echo "$__mvm" $$ $__mvs; '
     'if [ -n "$__mvk" ]; then while IFS= read -r __mvl; do if [ "$__mvl" = "$__mvk" ]; then break; fi; done; fi; '
     'until [ "$1" = "$__mvm" ]; do IFS= read -r __mvl || exit 125; export "$1=$__mvl"; shift; done; shift; '
-    'unset __mvm __mvk __mvu __mvs __mvl; exec "$@"'
+    'if [ -z "$__mve" ]; then exec "$@"; fi; "$@"; __mvs=$?; printf %s "$__mve" 2>/dev/null; exit $__mvs'
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\$?")
@@ -61,6 +62,8 @@ class Wrapped:
     marker: str
     stdin_marker: str
     argv: tuple[str, ...]
+    trailer: str
+    """What stdout must end with, when somebody stands between; or empty."""
     stdin: bytes = field(repr=False)
     """What goes over stdin before the command's own input; holds the secrets."""
 
@@ -74,13 +77,14 @@ def outer_marker(marker: str) -> str:
     return f"outer-of-{marker[3:]}"
 
 
-def wrap(command: Command, *, home_of: str = "", drop_input: bool = False) -> Wrapped:
+def wrap(command: Command, *, home_of: str = "", drop_input: bool = False, checked: bool = False) -> Wrapped:
     """Put the wrapper around a command.
 
     Args:
         command: what to run; its `as_user` is not looked at here.
         home_of: the user whose home becomes HOME, when it runs as somebody else than the login user.
         drop_input: stdin may begin with a password that was not asked for.
+        checked: let stdout end with a trailer (checked.py).
 
     Raises:
         ValueError: a name or a value cannot be handed over; the value is not in the message.
@@ -95,11 +99,13 @@ def wrap(command: Command, *, home_of: str = "", drop_input: bool = False) -> Wr
     argv = ("env", *env, *command.argv) if env else command.argv
     marker = f"mv-{secrets.token_hex(16)}"
     stdin_marker = f"mv-{secrets.token_hex(16)}" if secret_env or drop_input else ""
+    trailer = f"end-{secrets.token_hex(16)}" if checked else ""
     lines = [stdin_marker, *(value.reveal() for value in secret_env.values())] if stdin_marker else []
     return Wrapped(
         marker=marker,
         stdin_marker=stdin_marker,
-        argv=("/bin/sh", "-c", SCRIPT, "sh", marker, stdin_marker, home_of, *secret_env, marker, *argv),
+        trailer=trailer,
+        argv=("/bin/sh", "-c", SCRIPT, "sh", marker, stdin_marker, home_of, trailer, *secret_env, marker, *argv),
         stdin=b"".join(line.encode("utf-8", "surrogateescape") + b"\n" for line in lines),
     )
 

@@ -8,19 +8,20 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from backends.config.schema import HostConfig
 from backends.connection import known_hosts
 from backends.connection.address import Address, parse_address
 from backends.connection.base import Command
+from backends.connection.checked import CheckedStream
 from backends.connection.key_files import read_key_file
 from backends.connection.secret_commands import secret_from
 from backends.connection.ssh_config import load_ssh_config
 from backends.connection.tail import StderrTail
 from backends.connection.wrapper import Preamble, outer_marker, quote, valid_user, wrap
-from backends.errors import ConfigurationError, MastovaultError
+from backends.errors import ConfigurationError, ConnectionFailed, MastovaultError
 
 KEY = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(32)).decode()
 
@@ -299,6 +300,61 @@ def test_only_a_group_of_our_own_is_ever_ended(line: str, pid: int | None, group
     preamble = Preamble(wrapped.marker.encode())
     assert preamble.feed(f"{wrapped.marker} {line}\n".encode()) == b""
     assert (preamble.pid, preamble.group) == (pid, group)
+
+
+class _Pieces:
+    """A stream that hands out given pieces and ends with a status."""
+
+    def __init__(self, pieces: list[bytes], status: int) -> None:
+        self.tail = StderrTail()
+        self._pieces = [piece for piece in pieces if piece]
+        self._status = status
+
+    def recv(self, size: int, timeout: float | None) -> bytes:
+        if not self._pieces:
+            return b""
+        piece = self._pieces.pop(0)
+        if len(piece) > size:
+            self._pieces.insert(0, piece[size:])
+        return piece[:size]
+
+    def status(self, timeout: float | None) -> int:
+        return self._status
+
+    def send(self, data: bytes) -> None: ...
+    def end_input(self) -> None: ...
+    def interrupt(self) -> None: ...
+    def abandon(self) -> None: ...
+    def ended(self) -> bool:
+        return not self._pieces
+
+
+TRAILED = st.lists(st.sampled_from([b"end-1234", b"end-", b"e", b"end-123", b"4", b"x", b"\0\n", b"ee"]) | st.binary())
+
+
+@given(TRAILED, st.lists(st.integers(1, 12), min_size=1), st.integers(1, 20), st.booleans(), st.sampled_from([0, 1]))
+def test_checked_output_is_whole_or_an_error(
+    words: list[bytes], cuts: list[int], size: int, whole: bool, status: int
+) -> None:
+    output = b"".join(words)
+    # A random trailer is in no output.
+    assume(b"end-1234" not in output)
+    stream = output + (b"end-1234" if whole else b"")
+    pieces: list[bytes] = []
+    while stream:
+        cut = cuts[len(pieces) % len(cuts)]
+        pieces.append(stream[:cut])
+        stream = stream[cut:]
+    begun = pieces.pop(0) if pieces else b""
+    checked = CheckedStream(_Pieces(pieces, status), b"end-1234", begun, "social")
+    got = []
+    with contextlib.ExitStack() as stack:
+        if not whole and status == 0:
+            stack.enter_context(pytest.raises(ConnectionFailed))
+        while piece := checked.recv(size, None):
+            assert len(piece) <= size
+            got.append(piece)
+    assert b"".join(got) == output
 
 
 def test_noise_without_end_is_given_up() -> None:
