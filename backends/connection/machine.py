@@ -108,9 +108,17 @@ class Machine(Connection):
         keep: int = 0,
         follow: Follow = None,
         urgent: bool = False,
+        probe: bool = False,
     ) -> RunningProcess:
         password = right.line if right is not None else b""
-        wrapped = wrap(command, home_of=user, drop_input=bool(password), checked=right is not None and right.checked)
+        wrapped = wrap(
+            command,
+            home_of=user,
+            drop_input=bool(password) and not probe,
+            checked=right is not None and right.checked,
+        )
+            command, home_of=user, drop_input=bool(password) and not probe, checked=right is not None and right.checked
+        )
         tail = StderrTail(wrapped.marker.encode() + b"\n", keep=min(keep, _STDERR_LIMIT), follow=follow)
         stream = self._stream(wrapped.behind(right.prefix if right else ()), tail, bulk=bulk, urgent=urgent)
 
@@ -118,7 +126,8 @@ class Machine(Connection):
             self._end(right, user, group, pid, stream)
 
         process = RunningProcess(stream, self.host, end_group)
-        process.begin(wrapped, password, START_TIMEOUT)
+        # Whoever asks for a second password after a wrong one must find the end of the input.
+        process.begin(wrapped, password, START_TIMEOUT, end_input=probe)
         return process
 
     def _end(self, right: Right | None, user: str, group: int, pid: int, stream: Stream) -> None:
@@ -132,7 +141,7 @@ class Machine(Connection):
 
     def _attempt(self, right: Right) -> str | None:
         try:
-            with contextlib.closing(self._begin(Command(("true",)), right, "", bulk=False)) as process:
+            with contextlib.closing(self._begin(Command(("true",)), right, "", bulk=False, probe=True)) as process:
                 process.wait(GRACE)
         except NoStart as failed:
             if failed.status is None:

@@ -52,13 +52,14 @@ class RunningProcess(Process):
         self._terminated = False
         self._ending = threading.Lock()
 
-    def begin(self, wrapped: Wrapped, password: bytes, timeout: float) -> None:
+    def begin(self, wrapped: Wrapped, password: bytes, timeout: float, *, end_input: bool = False) -> None:
         """Wait for the wrapper to speak, then hand over what it waits for.
 
         Args:
             wrapped: what was started.
             password: a line for sudo or su, sent at once.
             timeout: seconds to wait.
+            end_input: nothing but the password is to be read.
 
         Raises:
             NoStart: something else ran.
@@ -69,6 +70,8 @@ class RunningProcess(Process):
         try:
             if password:
                 self._stream.send(password)
+            if end_input:
+                self._stream.end_input()
             while True:
                 data = self._stream.recv(READ_SIZE, max(0.01, deadline - time.monotonic()))
                 if not data:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,9 @@ def test_sudo_that_needs_a_password_nobody_gives(server: OpenSSH, users: Users) 
 
 def test_sudo_with_a_wrong_password(server: OpenSSH, users: Users) -> None:
     users.allow("{login} ALL=({other}) ALL")
+    begin = time.monotonic()
     error = refused(server, users, become="sudo", become_password_command="echo not-the-password")
+    assert time.monotonic() - begin < 15, "sudo must not wait for a second one"
     assert "not-the-password" not in error.sentence
     assert "sudo" in error.sentence
 
