@@ -117,8 +117,6 @@ class Machine(Connection):
             drop_input=bool(password) and not probe,
             checked=right is not None and right.checked,
         )
-            command, home_of=user, drop_input=bool(password) and not probe, checked=right is not None and right.checked
-        )
         tail = StderrTail(wrapped.marker.encode() + b"\n", keep=min(keep, _STDERR_LIMIT), follow=follow)
         stream = self._stream(wrapped.behind(right.prefix if right else ()), tail, bulk=bulk, urgent=urgent)
 
