@@ -260,7 +260,6 @@ def _without_copy(work: _Work, asset: Asset, job: NotingJob, outcome: Outcome) -
         job.log(f"nothing to copy: {outcome.skipped}")
         return JobResult(host=work.host, asset=asset, state=JobState.SKIPPED, warnings=(outcome.skipped or "",))
     missing = record_check(work.vaults, outcome.unchanged, "unchanged", work.at or utc_now(), True, {"run": work.run})
-    job.log(f"unchanged since {outcome.unchanged}")
     warnings = [*job.warnings, *_lacks(work, {name: error.sentence for name, error in missing.items()})]
     return JobResult(
         host=work.host,

@@ -18,7 +18,7 @@ from backends.runs.folder import Request, folder_of, is_alive, process_start, re
 from backends.untrusted import clean
 
 _TIMEOUT = 5.0
-_PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds until a run that was just started must listen."""
 MAX_MESSAGE = 64 * 1024
 
@@ -68,7 +68,6 @@ def _tell(state_dir: Path, run_id: str, message: Mapping[str, Any]) -> None:
 
 def _connect(folder: Path) -> socket.socket:
     """Connect to a run; one that is alive and does not listen yet gets some seconds. Raises `OSError`."""
-    until = time.monotonic() + _PATIENCE
     while True:
         request = read_request(folder)
         line = socket.socket(socket.AF_UNIX)
@@ -77,7 +76,8 @@ def _connect(folder: Path) -> socket.socket:
             line.connect(request.control if request else "")
         except OSError:
             line.close()
-            if request is None or not is_alive(request, utc_now()) or time.monotonic() > until:
+            now = utc_now()
+            if request is None or not is_alive(request, now) or (now - request.begun_at).total_seconds() > PATIENCE:
                 raise
             time.sleep(0.05)
         else:

@@ -21,6 +21,7 @@ from backends.runs.events import EVENTS, LOST, EventWriter, parse_line, parse_pr
 from backends.runs.folder import SETTLED, Request, folders, is_alive, read_request, remove_socket
 from backends.runs.tail import Tail
 from backends.vault.base import Vault
+from backends.vault.format import read_format
 from backends.vault.open import open_vault
 
 _LEFTOVER_AGE = timedelta(days=1)
@@ -182,6 +183,8 @@ def _clean(events: EventWriter, request: Request, trace: _Trace, config: Config)
     for vault in _vaults(config, request.host):
         if vault.name in left:
             with contextlib.suppress(MastovaultError, ValueError):
+                if trace.begun and read_format(vault) is None:
+                    continue  # an empty directory where a disk should be mounted
                 for keys in trace.begun.values():
                     _clean_vault(vault, request.host, keys)
                 vault.clean_leftovers(utc_now() - _LEFTOVER_AGE)

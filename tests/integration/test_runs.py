@@ -1,340 +1,413 @@
-"""Runs as processes: they outlive terminals, can be followed and cancelled from elsewhere, and are cleaned up after."""
+"""Runs as processes on the lab: they outlive terminals, are followed, cancelled, killed and cleaned up after."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import pty
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from backends.catalog import Catalog
-from backends.config.load import load
-from backends.config.paths import Paths
 from backends.errors import MastovaultError
 from backends.lab.lab import Lab
-from backends.model import Asset, JobState, Secret
-from backends.operations.fleet import refresh_vaults
-from backends.runs.control import answer, cancel
-from backends.runs.folder import folder_of, is_alive, read_request
+from backends.model import Asset, JobState
+from backends.operations.fleet import load_fleet, refresh_vaults
+from backends.runs import control
+from backends.runs.events import LOST
+from backends.runs.folder import SETTLED, read_request, runs_dir
 from backends.runs.launch import start_run
-from backends.runs.recover import LOST, recover
-from backends.runs.view import RunView
-from backends.runs.watch import RunsWatcher
-
-HOST = "art"
-SLOW = 400_000.0
+from backends.runs.recover import recover
+from tests.runs_world import World, alive, gone, kill, slow
 
 
 @pytest.fixture
-def paths(lab: Lab, tmp_path: Path) -> Paths:
-    """The lab's fleet with a state and a vault of its own for each test."""
-    text = lab.config_file.read_text()
-    for number, line in enumerate([line for line in text.splitlines() if line.startswith("path = ")]):
-        text = text.replace(line, f'path = "{tmp_path}/vault{number}"')
-    config = tmp_path / "config.toml"
-    config.write_text(text)
-    return Paths(config, tmp_path / "state", tmp_path / "cache")
+def world(lab: Lab, tmp_path: Path) -> World:
+    return World(lab, tmp_path)
 
 
-@pytest.fixture
-def slow(lab: Lab) -> Iterator[None]:
-    """A host at the end of a slow line, so that there is a middle to do something in."""
-    server = lab.hosts[HOST].ssh
-    before, server.rate = server.rate, SLOW
-    yield
-    server.rate = before
+def start(world: World, *assets: Asset, host: str = "social", **options: object) -> str:
+    return start_run(world.paths, kind="backup", host=host, assets=assets, options=options)
 
 
-def until(watcher: RunsWatcher, run: str, wanted: Callable[[RunView], bool], seconds: float = 40) -> RunView:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for view in watcher.poll():
-            if view.id == run and wanted(view):
-                return view
-        time.sleep(0.02)
-    raise AssertionError([view for view in watcher.poll() if view.id == run])
-
-
-def ended(view: RunView) -> bool:
-    return not view.active
-
-
-def copying(view: RunView) -> bool:
-    return any(job.state is JobState.RUNNING and job.done > 0 and job.total for job in view.jobs)
-
-
-def remote_commands(lab: Lab) -> list[str]:
-    """The commands that run in the host's tree right now."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (path / "cwd").readlink().is_relative_to(lab.hosts[HOST].home):
-                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
-
-
-def wait_gone(lab: Lab, seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while (left := remote_commands(lab)) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not left
-
-
-def stored(paths: Paths) -> list[str]:
-    return sorted(
-        str(path)
-        for vault in paths.config_file.parent.glob("vault*")
-        for path in vault.rglob("*")
-        if path.is_file() and "/runs/" not in str(path) and path.parent != vault
-    )
-
-
-def test_a_run_backs_everything_up_and_is_seen_from_elsewhere(lab: Lab, paths: Paths) -> None:
-    run = start_run(paths, kind="backup", host="social", assets=list(Asset))
-    view = until(RunsWatcher(paths.state_dir), run, ended)
-    assert [result.state for result in view.results] == [JobState.DONE] * 4
+def test_a_run_backs_everything_up_and_says_how_it_ended(world: World) -> None:
+    run = start(world, *Asset)
+    view = world.until(lambda view: not view.active, run)
+    assert [(result.asset, result.state) for result in view.results] == [(asset, JobState.DONE) for asset in Asset]
     assert [job.state for job in view.jobs] == [JobState.DONE] * 4
+    assert view.ended_at
+    assert view.who
     assert not view.lost
-    watcher = RunsWatcher(paths.state_dir)
-    watcher.poll()
-    lines, since = watcher.log(run)
+    assert not view.alive
+    refresh_vaults(world.config, catalog := Catalog(world.paths.cache_dir))
+    assert {snapshot.id for snapshot in catalog.snapshots("social")} == {result.snapshot for result in view.results}
+    assert {attempt.run for attempt in catalog.attempts("social")} == {run}
+    lines, _ = world.watcher.log(run, "database")
     assert any("pg_dump" in line.text for line in lines)
-    assert watcher.log(run, since=since)[0] == []
-    assert {line.job for line in watcher.log(run, job="redis")[0]} == {"redis"}
-    folder = folder_of(paths.state_dir, run)
+    folder = runs_dir(world.paths.state_dir) / run
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "output.log").read_text() == ""
+    assert not (folder / "control.sock").exists()
+    assert (folder / SETTLED).exists()
 
 
-@pytest.mark.usefixtures("slow")
-def test_cancel_ends_the_remote_command_and_leaves_nothing(lab: Lab, paths: Paths) -> None:
-    run = start_run(paths, kind="backup", host=HOST, assets=[Asset.MEDIA, Asset.REDIS])
-    watcher = RunsWatcher(paths.state_dir)
-    until(watcher, run, copying)
-    assert remote_commands(lab)
-    request = read_request(folder_of(paths.state_dir, run))
-    assert request
-    assert Path(request.control).stat().st_mode & 0o777 == 0o600
-    cancel(paths.state_dir, run)
-    view = until(watcher, run, ended)
-    assert [result.state for result in view.results] == [JobState.CANCELLED] * 2
-    wait_gone(lab)
-    assert stored(paths) == []
-    assert not Path(request.control).exists()
-    with pytest.raises(MastovaultError, match="does not answer"):
-        cancel(paths.state_dir, run)
-
-
-@pytest.mark.usefixtures("slow")
-def test_one_job_can_be_cancelled_alone(lab: Lab, paths: Paths) -> None:
-    run = start_run(paths, kind="backup", host=HOST, assets=[Asset.MEDIA, Asset.REDIS])
-    watcher = RunsWatcher(paths.state_dir)
-    until(watcher, run, copying)
-    with pytest.raises(MastovaultError, match="no such job"):
-        cancel(paths.state_dir, run, "database")
-    cancel(paths.state_dir, run, "media")
-    view = until(watcher, run, ended)
-    assert {result.asset: result.state for result in view.results} == {
-        Asset.MEDIA: JobState.CANCELLED,
-        Asset.REDIS: JobState.DONE,
-    }
-
-
-@pytest.mark.usefixtures("slow")
-def test_kill_9_is_shown_as_what_it_is_and_cleaned_up(lab: Lab, paths: Paths) -> None:
-    run = start_run(paths, kind="backup", host=HOST, assets=[Asset.MEDIA])
-    watcher = RunsWatcher(paths.state_dir)
-    view = until(watcher, run, copying)
-    os.kill(view.pid, signal.SIGKILL)
-    view = until(watcher, run, ended)
-    assert view.lost
-    assert view.results == ()
-    wait_gone(lab)
-    config = load(paths.config_file)
-    assert recover(paths, config) == [run]
-    assert recover(paths, config) == []
-    view = until(watcher, run, lambda view: bool(view.results))
-    assert view.lost
-    assert view.results[0].error == LOST
-    assert [path for path in stored(paths) if "manifest" in path] == []
-    catalog = Catalog(paths.cache_dir)
-    refresh_vaults(config, catalog)
-    assert catalog.snapshots() == []
-    attempts = catalog.attempts(HOST, Asset.MEDIA)
-    assert [(attempt.state, attempt.error) for attempt in attempts] == [(JobState.FAILED, LOST)]
-    again = start_run(paths, kind="backup", host=HOST, assets=[Asset.REDIS])
-    assert until(watcher, again, ended).results[0].state is JobState.DONE
-
-
-@pytest.mark.usefixtures("slow")
-def test_closing_the_terminal_leaves_the_backup_going(lab: Lab, paths: Paths) -> None:
-    leader, follower = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "tui", "--config", str(paths.config_file), "backup", f"{HOST}/media"],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        start_new_session=True,
-        env={**os.environ, **paths.environment()},
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-    ) as command:
+def test_a_run_outlives_the_terminal_that_began_it(world: World) -> None:
+    with slow(world.lab, "social"):
+        leader, follower = pty.openpty()
+        command = world.start(
+            "backup",
+            "social/media",
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            start_new_session=True,
+            # A new session takes the first terminal that it opens as its own: whoever closes it hangs all of it up.
+            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
+        )
         os.close(follower)
-        watcher = RunsWatcher(paths.state_dir)
-        end = time.monotonic() + 30
-        while not (views := watcher.poll()) and time.monotonic() < end:
-            time.sleep(0.05)
-        run = views[0].id
-        until(watcher, run, copying)
-        # The last descriptor of the terminal closes: the kernel hangs up on everything in its session.
+        view = world.copying()
         os.close(leader)
-        assert command.wait(20) != 0
-    lab.hosts[HOST].ssh.rate = None
-    view = until(watcher, run, ended)
-    assert view.results[0].state is JobState.DONE
+        assert command.wait(10) == -signal.SIGHUP
+        assert world.until(lambda now: now.id == view.id).alive
+        assert alive(view.pid)
+        assert os.getsid(view.pid) == view.pid
+    done = world.until(lambda now: not now.active, view.id)
+    assert [result.state for result in done.results] == [JobState.DONE]
 
 
-@pytest.mark.usefixtures("slow")
-def test_the_second_run_of_an_asset_says_who_is_first(lab: Lab, paths: Paths) -> None:
-    first = start_run(paths, kind="backup", host=HOST, assets=[Asset.MEDIA])
-    watcher = RunsWatcher(paths.state_dir)
-    until(watcher, first, copying)
-    command = [sys.executable, "-m", "tui", "backup", f"{HOST}/media"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**os.environ, **paths.environment()}, check=False
-    )
-    assert done.returncode == 11
-    assert first in done.stdout
-    cancel(paths.state_dir, first)
-    until(watcher, first, ended)
+def test_sighup_to_the_run_itself_is_nothing(world: World) -> None:
+    with slow(world.lab, "social"):
+        start(world, Asset.MEDIA)
+        view = world.copying()
+        kill(view.pid, signal.SIGHUP)
+    assert world.until(lambda now: not now.active).results[0].state is JobState.DONE
 
 
-@pytest.mark.usefixtures("slow")
-def test_ctrl_c_cancels_and_exits_130(lab: Lab, paths: Paths) -> None:
-    command = [sys.executable, "-m", "tui", "backup", f"{HOST}/media", "--json"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **paths.environment()}
-    ) as process:
-        watcher = RunsWatcher(paths.state_dir)
-        end = time.monotonic() + 30
-        while not any(copying(view) for view in watcher.poll()) and time.monotonic() < end:
+def test_cancel_stops_and_leaves_nothing(world: World) -> None:
+    with slow(world.lab, "social", 100_000.0):
+        run = start(world, Asset.MEDIA, Asset.REDIS)
+        world.copying()
+        control.cancel(world.paths.state_dir, run, "redis")
+        waiting = world.until(lambda view: JobState.CANCELLED in {job.state for job in view.jobs})
+        assert {job.asset: job.state for job in waiting.jobs} == {
+            Asset.MEDIA: JobState.RUNNING,
+            Asset.REDIS: JobState.CANCELLED,
+        }
+        began = time.monotonic()
+        control.cancel(world.paths.state_dir, run[-8:])
+        view = world.until(lambda view: not view.active)
+        assert time.monotonic() - began < 8
+    assert [result.state for result in view.results] == [JobState.CANCELLED] * 2
+    assert world.files() == []
+    with pytest.raises(MastovaultError, match="it has ended"):
+        control.cancel(world.paths.state_dir, run)
+    assert {attempt.state for attempt in Catalog(world.paths.cache_dir).attempts()} == {JobState.CANCELLED}
+
+
+def test_sigterm_cancels_too(world: World) -> None:
+    with slow(world.lab, "social", 100_000.0):
+        run = start(world, Asset.MEDIA)
+        view = world.copying()
+        kill(view.pid, signal.SIGTERM)
+        assert world.until(lambda view: not view.active).results[0].state is JobState.CANCELLED
+    assert world.files() == []
+    assert gone(view.pid)
+    assert run == view.id
+
+
+def test_cancel_reaches_a_run_whose_socket_is_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "PATIENCE", 0.0)
+    with slow(world.lab, "social", 100_000.0):
+        run = start(world, Asset.MEDIA)
+        world.copying()
+        request = read_request(runs_dir(world.paths.state_dir) / run)
+        assert request
+        Path(request.control).unlink()
+        control.cancel(world.paths.state_dir, run)
+        assert world.until(lambda view: not view.active).results[0].state is JobState.CANCELLED
+
+
+def test_a_killed_run_is_shown_as_lost_and_cleaned_up(world: World) -> None:
+    with slow(world.lab, "social", 400_000.0):
+        run = start(world, Asset.SECRETS, Asset.MEDIA, Asset.REDIS)
+        view = world.copying()
+        kill(view.pid)
+        lost = world.until(lambda now: now.lost)
+        assert not lost.active
+        assert [result.asset for result in lost.results] == [Asset.SECRETS]
+        assert any("media" in name for name in world.files())
+        code, out, _ = world.run("runs", "--json")
+        assert code == 0
+        assert json.loads(out)["runs"][0]["state"] == "lost"
+        assert "LOST" in world.run("runs")[1]
+    assert recover(world.paths, world.config) == [run]
+    assert recover(world.paths, world.config) == []
+    left = [name for name in world.files() if "/media/" in name and not name.endswith(".part")]
+    assert left == []
+    view = world.until(lambda now: now.ended_at is not None, run)
+    assert view.lost
+    assert {result.asset: (result.state, result.error) for result in view.results} == {
+        Asset.SECRETS: (JobState.DONE, None),
+        Asset.MEDIA: (JobState.FAILED, LOST),
+        Asset.REDIS: (JobState.FAILED, LOST),
+    }
+    refresh_vaults(world.config, catalog := Catalog(world.paths.cache_dir))
+    tries = {attempt.asset: attempt for attempt in catalog.attempts("social")}
+    assert {asset: attempt.state for asset, attempt in tries.items()} == {
+        Asset.SECRETS: JobState.DONE,
+        Asset.MEDIA: JobState.FAILED,
+        Asset.REDIS: JobState.FAILED,
+    }
+    rows = {row.asset: row for row in load_fleet(world.config, catalog, view.begun_at).assets if row.host == "social"}
+    assert rows[Asset.MEDIA].score > 0
+
+
+def test_the_next_run_cleans_up_after_a_killed_one(world: World) -> None:
+    world.lab.add_statuses("social", 4000)
+    with slow(world.lab, "social", 60_000.0):
+        run = start(world, Asset.DATABASE)
+        view = world.at_step("database", "dumping")
+        deadline = time.monotonic() + 20
+        while not any("/database/" in name for name in world.files()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        kill(view.pid)
+        world.until(lambda now: now.lost)
+    killed = {name.rsplit("/", 1)[0] for name in world.files()}
+    code, results = world.results("social/redis")
+    assert code == 0
+    assert results["social/redis"]["result"] == "done"
+    assert killed.isdisjoint(name.rsplit("/", 1)[0] for name in world.files())
+    assert not [path for vault in world.vaults.values() for path in vault.rglob("*.part")]
+    assert not (world.vaults["local"] / next(iter(killed))).exists()
+    assert world.until(lambda now: now.ended_at is not None, run).lost
+
+
+def test_a_vault_that_is_away_is_cleaned_when_it_is_back(world: World) -> None:
+    with slow(world.lab, "social", 200_000.0):
+        run = start(world, Asset.MEDIA)
+        view = world.copying()
+        kill(view.pid)
+        world.until(lambda now: now.lost)
+    away = world.vaults["offsite"].with_name("unmounted")
+    world.vaults["offsite"].rename(away)
+    world.vaults["offsite"].write_text("not a directory")
+    assert recover(world.paths, world.config) == [run]
+    assert not (runs_dir(world.paths.state_dir) / run / SETTLED).exists()
+    world.vaults["offsite"].unlink()
+    away.rename(world.vaults["offsite"])
+    assert recover(world.paths, world.config) == []
+    assert (runs_dir(world.paths.state_dir) / run / SETTLED).exists()
+    assert not list(world.vaults["offsite"].rglob("*.tar.age"))
+    assert len(list(world.vaults["local"].rglob("runs/*.json"))) == 1
+
+
+def test_a_run_that_never_began_is_lost_not_alive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    run = start(world, Asset.REDIS)
+    view = world.until(lambda now: now.lost, run)
+    assert [job.state for job in view.jobs] == [JobState.QUEUED]
+    assert recover(world.paths, world.config) == [run]
+
+
+def test_two_runs_of_one_asset(world: World) -> None:
+    with slow(world.lab, "social", 200_000.0):
+        first = start(world, Asset.MEDIA)
+        view = world.copying()
+        code, results = world.results("social/media")
+        assert code == 11
+        error = results["social/media"]["error"]
+        assert first in error
+        assert str(view.pid) in error
+        assert view.who in error
+        # Another asset of that host is free.
+        assert world.results("social/redis", "social/media")[0] == 1
+        control.cancel(world.paths.state_dir, first)
+        world.until(lambda now: not now.active, first)
+    states = [attempt.state for attempt in Catalog(world.paths.cache_dir).attempts(asset=Asset.MEDIA)]
+    assert states == [JobState.CANCELLED]
+    assert world.results("social/media")[0] == 0
+
+
+def test_no_more_runs_at_once_than_allowed(world: World) -> None:
+    world.change(limits={"runs": 1})
+    with slow(world.lab, "social", 200_000.0):
+        first = start(world, Asset.MEDIA)
+        world.copying()
+        second = start(world, Asset.REDIS, host="art")
+        third = start(world, Asset.REDIS, host="club")
+        deadline = time.monotonic() + 20
+        while not (lines := world.watcher.log(second)[0]):
+            assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert '"result": "cancelled"' in output.splitlines()[-1]
-    assert stored(paths) == []
+        assert "waiting until another run has ended" in lines[0].text
+        assert world.until(lambda now: True, second).jobs[0].state is JobState.QUEUED
+        control.cancel(world.paths.state_dir, third)
+        assert world.until(lambda now: not now.active, third).results[0].state is JobState.CANCELLED
+        assert world.until(lambda now: True, first).active
+    assert world.until(lambda now: not now.active, second).results[0].state is JobState.DONE
 
 
-def test_a_run_asks_and_is_answered_over_its_socket(lab: Lab, paths: Paths, tmp_path: Path) -> None:
-    key = tmp_path / "id_encrypted"
-    host = lab.hosts["social"]
-    config = load(lab.config_file).hosts["social"]
-    assert config.identity_file
-    key.write_bytes(config.identity_file.read_bytes())
-    key.chmod(0o600)
-    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "opensesame", "-f", str(key)], check=True)
-    text = paths.config_file.read_text()
-    section, rest = text.split("[hosts.art]")
-    paths.config_file.write_text(section.replace(str(config.identity_file), str(key)) + "[hosts.art]" + rest)
-
-    run = start_run(paths, kind="backup", host=host.name, assets=[Asset.REDIS])
-    watcher = RunsWatcher(paths.state_dir)
-    view = until(watcher, run, lambda view: bool(view.questions))
-    assert "assphrase" in view.questions[0].prompt
-    answer(paths.state_dir, run, view.questions[0].id, Secret("opensesame"))
-    view = until(watcher, run, ended)
-    assert view.results[0].state is JobState.DONE
-    for path in folder_of(paths.state_dir, run).iterdir():
-        assert b"opensesame" not in path.read_bytes()
-
-    silent = start_run(paths, kind="backup", host=host.name, assets=[Asset.REDIS], options={"interactive": False})
-    view = until(watcher, silent, ended)
-    assert view.results[0].state is JobState.FAILED
-    assert "did not let" in (view.results[0].error or "")
+def test_ctrl_c_cancels_waits_and_says_130(world: World) -> None:
+    with slow(world.lab, "social", 100_000.0):
+        command = world.start("backup", "social/media", "--json")
+        view = world.copying()
+        command.send_signal(signal.SIGINT)
+        out, err = command.communicate(timeout=20)
+        assert command.returncode == 130
+        assert "cancelling" in err
+    assert json.loads(out.splitlines()[-1])["results"][0]["result"] == "cancelled"
+    assert gone(view.pid)
+    assert world.files() == []
 
 
-def test_no_secret_is_in_any_argv_or_file_of_a_run(lab: Lab, paths: Paths) -> None:
-    environment = (lab.hosts["social"].root / ".env.production").read_text()
-    secrets = [
-        line.split("=", 1)[1].strip("\"'").encode()
-        for line in environment.splitlines()
-        if line.split("=")[0] in {"DB_PASS", "REDIS_PASSWORD", "SECRET_KEY_BASE", "VAPID_PRIVATE_KEY"}
-    ]
-    assert len(secrets) >= 3
-    run = start_run(paths, kind="backup", host="social", assets=list(Asset))
-    watcher = RunsWatcher(paths.state_dir)
+def test_ctrl_c_right_after_the_start_cancels_as_well(world: World) -> None:
+    with slow(world.lab, "social", 20_000.0):
+        command = world.start("backup", "social/media", "--json")
+        view = world.until(lambda now: now.pid > 0)
+        command.send_signal(signal.SIGINT)
+        out, _ = command.communicate(timeout=30)
+    assert command.returncode == 130
+    assert json.loads(out.splitlines()[-1])["results"][0]["result"] == "cancelled"
+    assert gone(view.pid)
+
+
+def test_cancel_and_follow_from_another_terminal(world: World) -> None:
+    with slow(world.lab, "social", 100_000.0):
+        run = start(world, Asset.MEDIA)
+        world.copying()
+        follower = world.start("runs", "--follow", run[-8:], "--json")
+        code, out, _ = world.run("cancel", run[-8:])
+        assert code == 0
+        assert run in out
+        out, _ = follower.communicate(timeout=20)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert follower.returncode == 130
+    assert events[-1]["results"][0]["result"] == "cancelled"
+    assert any(event.get("state") == "cancelling" for event in events)
+    code, _, err = world.run("cancel", "nosuchrun")
+    assert (code, "Traceback" in err) == (1, False)
+    code, out, _ = world.run("runs", "--follow", run)
+    assert code == 130
+    assert "cancelled" in out
+
+
+def test_a_long_state_directory_is_no_obstacle(lab: Lab, tmp_path: Path) -> None:
+    deep = tmp_path / "a-state-directory-with-a-long-name" / ("x" * 60)
+    deep.mkdir(parents=True)
+    world = World(lab, deep)
+    with slow(lab, "social", 100_000.0):
+        run = start(world, Asset.MEDIA)
+        view = world.copying()
+        request = read_request(runs_dir(world.paths.state_dir) / run)
+        assert request
+        sock = Path(request.control)
+        assert len(os.fsencode(sock)) < 108
+        assert sock.stat().st_mode & 0o777 == 0o600
+        assert sock.parent.stat().st_mode & 0o777 == 0o700
+        control.cancel(world.paths.state_dir, run)
+        world.until(lambda now: not now.active)
+        assert not sock.parent.exists()
+        run = start(world, Asset.MEDIA)
+        view = world.copying()
+        request = read_request(runs_dir(world.paths.state_dir) / run)
+        assert request
+        kill(view.pid)
+        world.until(lambda now: now.lost)
+    recover(world.paths, world.config)
+    assert not Path(request.control).parent.exists()
+
+
+def test_a_broken_configuration_ends_a_run_with_its_sentence(world: World) -> None:
+    world.paths.config_file.write_text("[hosts.social]\naddress = 3\n")
+    run = start(world, Asset.REDIS, Asset.DATABASE)
+    view = world.until(lambda now: not now.active, run)
+    assert [result.exit_code for result in view.results] == [2, 2]
+    assert all("address" in (result.error or "") for result in view.results)
+    code, _, err = world.run("backup", "social")
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_a_run_of_another_version_says_so(world: World) -> None:
+    run = start_run(world.paths, kind="teleport", host="social", assets=[Asset.REDIS])
+    view = world.until(lambda now: not now.active, run)
+    assert "teleport" in (view.results[0].error or "")
+
+
+def test_an_internal_error_still_ends_with_a_summary(world: World) -> None:
+    world.paths.state_dir.mkdir()
+    (world.paths.state_dir / "recover.lock").mkdir()
+    run = start(world, Asset.REDIS)
+    view = world.until(lambda now: not now.active, run)
+    assert not view.lost
+    assert "internal error" in (view.results[0].error or "")
+    output = (runs_dir(world.paths.state_dir) / run / "output.log").read_text()
+    assert "recover.py" in output
+    assert "Is a directory" not in output
+
+
+def test_no_secret_is_in_argv_environment_or_files_of_a_run(world: World) -> None:
+    wanted = {
+        value.encode()
+        for name, value in world.lab.hosts["social"].settings.items()
+        if "PASS" in name or "SECRET" in name
+    }
+    wanted = {value for value in wanted if len(value) > 8}
+    assert wanted
+    run = start(world, *Asset)
     seen: set[bytes] = set()
-    while until(watcher, run, lambda view: True).active:
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                seen.add(path.read_bytes())
-    assert any(b"pg_dump" in argv for argv in seen)
-    for data in [*seen, *(path.read_bytes() for path in folder_of(paths.state_dir, run).iterdir())]:
-        assert not any(secret in data for secret in secrets)
+    while world.until(lambda now: True, run).active:
+        for process in Path("/proc").glob("[0-9]*"):
+            for what in ("cmdline", "environ"):
+                try:
+                    seen.add((process / what).read_bytes())
+                except OSError:
+                    continue
+    for text in seen:
+        # The lab's own PostgreSQL clients get their password in a protected environment: that one is allowed.
+        assert not any(value in text.replace(b"PGPASSWORD=" + value, b"") for value in wanted)
+    for path in (runs_dir(world.paths.state_dir) / run).iterdir():
+        if path.is_file():
+            assert not any(value in path.read_bytes() for value in wanted), path
 
 
-def test_a_vault_that_fills_up_half_way_lists_nothing_torn(lab: Lab, paths: Paths, tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], check=False)
-    if mounted.returncode != 0:
-        pytest.skip("the kernel does not let this root mount a tmpfs")
-    try:
-        text = paths.config_file.read_text().replace(f"{tmp_path}/vault0", str(small))
-        paths.config_file.write_text(text)
-        only = [line for line in text.splitlines() if line.startswith("vaults = ")]
-        for line in set(only):
-            text = text.replace(line, 'vaults = ["local"]')
-        paths.config_file.write_text(text)
-        run = start_run(paths, kind="backup", host="social", assets=[Asset.MEDIA, Asset.SECRETS])
-        view = until(RunsWatcher(paths.state_dir), run, ended)
-        results = {result.asset: result for result in view.results}
-        assert results[Asset.MEDIA].state is JobState.FAILED
-        assert "no room" in (results[Asset.MEDIA].error or "")
-        assert results[Asset.MEDIA].next_step
-        assert results[Asset.SECRETS].state is JobState.DONE
-        assert not list(small.glob("hosts/social/media/**/*.age"))
-        catalog = Catalog(paths.cache_dir)
-        refresh_vaults(load(paths.config_file), catalog)
-        assert [snapshot.asset for snapshot in catalog.snapshots()] == [Asset.SECRETS]
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+def test_dry_run_and_wrong_targets(world: World) -> None:
+    code, out, _ = world.run("backup", "social", "--dry-run", "--json")
+    assert code == 0
+    plans = json.loads(out)["plans"]
+    assert [plan["asset"] for plan in plans] == list(Asset)
+    assert all(step["what"] for plan in plans for step in plan["steps"])
+    assert world.files() == []
+    for arguments in (("nosuch",), ("social/nosuch",), ()):
+        code, out, err = world.run("backup", *arguments)
+        assert (code, out, "Traceback" in err) == (2, "", False)
 
 
-def test_one_vault_away_makes_a_backup_in_part(lab: Lab, paths: Paths, tmp_path: Path) -> None:
-    (tmp_path / "vault1").write_text("a file where the vault should be")
-    done = subprocess.run(
-        [sys.executable, "-m", "tui", "backup", "social/redis"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **paths.environment()},
-        check=False,
-    )
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert "in part" in done.stdout
-    assert "lacks it" in done.stdout
+def test_due_is_what_is_due(world: World) -> None:
+    world.lab.stop_host("lan")
+    assert world.results("social", "--due")[0] == 0
+    code, results = world.results("social", "--due")
+    # Secrets are compared with the host each time.
+    assert (code, set(results)) == (0, {"social/secrets"})
+    world.change(goals={"redis": "1s"})
+    assert set(world.results("social/redis", "social/media", "--due")[1]) == {"social/redis"}
+    assert world.run("backup", "social/media", "--due")[1] == "Nothing is due.\n"
 
 
-def test_a_process_that_never_began_is_lost(paths: Paths) -> None:
-    run = start_run(paths, kind="backup", host="social", assets=[Asset.REDIS], options={"interactive": False})
-    request = read_request(folder_of(paths.state_dir, run))
-    assert request
-    from dataclasses import replace
-    from datetime import timedelta
-
-    never = replace(request, pid=0)
-    assert is_alive(never, request.begun_at)
-    assert not is_alive(never, request.begun_at + timedelta(minutes=1))
-    # A pid that now belongs to somebody else is not the run.
-    assert not is_alive(replace(request, pid=os.getpid(), started=1), request.begun_at)
-    until(RunsWatcher(paths.state_dir), run, ended)
+def test_output_without_json_is_for_people(world: World) -> None:
+    code, out, err = world.run("backup", "social/redis", "club/media")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert any(line.startswith("social/redis done") for line in lines)
+    assert any(line.startswith("club/media skipped") for line in lines)
+    assert "\x1b" not in out
+    shown = subprocess.run(
+        [sys.executable, "-m", "tui", "runs"], env=world.environment(), capture_output=True, text=True, check=True
+    ).stdout
+    assert len(shown.splitlines()) == 3
