@@ -14,8 +14,9 @@ from backends.config.schema import HostConfig
 from backends.connection.address import Address
 from backends.connection.host_keys import HostKeys
 from backends.connection.login import Ask, Login
+from backends.connection.packets import SocketLike
 from backends.connection.ssh_config import SshConfig, SshTarget
-from backends.connection.transport import ChannelRefused, SocketLike, Transport, tune
+from backends.connection.transport import ChannelRefused, Transport, tune
 from backends.errors import ConfigurationError, ConnectionFailed
 from backends.untrusted import clean
 

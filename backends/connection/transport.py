@@ -2,7 +2,7 @@
 
 What is changed, and why (paramiko 5.1; the parts used are private to it, so pyproject pins the major version):
 - bytes that arrive are kept as the packets they came in; paramiko's own buffer moves all of it on every read;
-- the socket is read in large pieces, instead of twice for every packet;
+- the socket is read in large pieces, instead of twice for every packet (packets.py);
 - stderr is consumed where it arrives, so a command that says much there never fills the window;
 - an end by signal, an orderly close and a lost connection are told apart;
 - a channel that the server closes in the middle of a key exchange does not hang the connection;
@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import paramiko
 from paramiko.common import (
@@ -31,8 +31,8 @@ from paramiko.common import (
     cMSG_CHANNEL_WINDOW_ADJUST,
 )
 from paramiko.message import Message
-from paramiko.packet import Packetizer
 
+from backends.connection.packets import BufferedSocket, FastPacketizer, SocketLike
 from backends.connection.tail import StderrTail
 
 # paramiko logs errors with their traces; every one of them reaches the user as a sentence anyway.
@@ -52,23 +52,6 @@ KEY_TYPES = (
     "rsa-sha2-512",
     "rsa-sha2-256",
 )
-_SOCKET_READ = 512 * 1024
-
-
-class SocketLike(Protocol):
-    """What paramiko asks of a socket; a channel of another connection (ProxyJump) has it too."""
-
-    def send(self, data: bytes, /) -> int:
-        """Send some of the bytes and return how many."""
-
-    def recv(self, size: int, /) -> bytes:
-        """Receive at most `size` bytes."""
-
-    def settimeout(self, seconds: float | None, /) -> None:
-        """Set how long the two may block."""
-
-    def close(self) -> None:
-        """Close it."""
 
 
 class ChannelRefused(Exception):
@@ -78,39 +61,6 @@ class ChannelRefused(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
-
-
-class BufferedSocket:
-    """A socket that is read in large pieces and handed out in the small ones that paramiko asks for."""
-
-    def __init__(self, inner: SocketLike) -> None:
-        self._inner = inner
-        self._buffer = memoryview(b"")
-        self._closed = False
-
-    def recv(self, size: int) -> bytes:
-        """Return up to `size` bytes, from memory when there are some."""
-        if not self._buffer:
-            piece = self._inner.recv(max(size, _SOCKET_READ))
-            if len(piece) <= size:
-                return piece
-            self._buffer = memoryview(piece)
-        taken = bytes(self._buffer[:size])
-        self._buffer = self._buffer[size:]
-        return taken
-
-    def send(self, data: bytes) -> int:
-        """Send as the socket does."""
-        return self._inner.send(data)
-
-    def settimeout(self, seconds: float | None) -> None:
-        """Set the socket's own time-out."""
-        self._inner.settimeout(seconds)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._closed = True
-        self._inner.close()
 
 
 class PacketQueue:
@@ -252,14 +202,6 @@ class Channel(paramiko.Channel):
         super()._handle_close(m)  # type: ignore[misc]
 
 
-class _Packetizer(Packetizer):
-    # OpenSSH renews AES keys after 2^32 blocks (64 GiB); paramiko's 512 MiB stops a fast transfer every other second.
-    REKEY_BYTES = 2**34
-    REKEY_BYTES_OVERFLOW_MAX = 2**34
-    REKEY_PACKETS = 2**31
-    REKEY_PACKETS_OVERFLOW_MAX = 2**31
-
-
 class Transport(paramiko.Transport):
     """One SSH connection."""
 
@@ -287,7 +229,7 @@ class Transport(paramiko.Transport):
             BufferedSocket(sock),  # type: ignore[arg-type]
             default_window_size=WINDOW,
             default_max_packet_size=MAX_PACKET,
-            packetizer_class=_Packetizer,
+            packetizer_class=FastPacketizer,
         )
         self._preferred_keys = (*key_types, *(kind for kind in KEY_TYPES if kind not in key_types))
 

@@ -17,7 +17,7 @@ import paramiko
 import pytest
 
 from backends.config.schema import HostConfig
-from backends.connection import machine, ssh, transport
+from backends.connection import machine, packets, ssh
 from backends.connection.base import Command, Connection, sh
 from backends.connection.open import open_connection
 from backends.connection.reach import Timeouts
@@ -168,7 +168,7 @@ def test_keys_are_renewed_in_the_middle(server: OpenSSH) -> None:
 
 
 def test_we_renew_keys_ourselves(server: OpenSSH, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport._Packetizer, "REKEY_BYTES", 3 * MIB)
+    monkeypatch.setattr(packets.FastPacketizer, "REKEY_BYTES", 3 * MIB)
     with open_connection("social", server.host_config()) as connection:
         # Some of them end in the middle of a key exchange.
         for size in range(20 * MIB, 30 * MIB, MIB):

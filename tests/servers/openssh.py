@@ -67,7 +67,8 @@ class OpenSSH:
         """A new key pair in the server's directory."""
         path = self.directory / name
         path.unlink(missing_ok=True)
-        argv = [self._keygen, "-q", "-t", kind, "-N", passphrase, "-C", name, "-f", str(path)]
+        size = ["-b", "2048"] if kind == "rsa" else []
+        argv = [self._keygen, "-q", "-t", kind, *size, "-N", passphrase, "-C", name, "-f", str(path)]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
         return path
 
