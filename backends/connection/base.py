@@ -55,12 +55,15 @@ class Process(ABC):
     def read(self, size: int = -1, /) -> bytes:
         """Read up to `size` bytes of stdout, as soon as some are there; b"" at its end.
 
-        Raises `ConnectionFailed` when the connection is lost.
+        Raises `ConnectionFailed` when the connection is lost, `Cancelled` after `terminate`.
         """
 
     @abstractmethod
     def write(self, data: bytes) -> None:
-        """Write to the command's stdin, blocking until it is taken."""
+        """Write to the command's stdin, blocking until it is taken.
+
+        Raises `BrokenPipeError` when the command takes no more, and what `read` raises.
+        """
 
     @abstractmethod
     def close_stdin(self) -> None:
