@@ -103,6 +103,12 @@ def memory() -> None:
     )
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> int:
+    """Run both; they have no target, only a bound on memory that their tests hold."""
     memory()
-    tree(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
+    tree(int(arguments[0]) if arguments else 20_000)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -198,3 +198,37 @@ def test_a_second_person_with_the_same_vault_sees_the_same(demo: Demo) -> None:
     mine = demo.json("list")
     shutil.rmtree(demo.directory / "cache")
     assert demo.json("list") == mine
+
+
+def test_a_probe_shows_the_installation(demo: Demo) -> None:
+    found = demo.json("host", "probe", "social")
+    assert found["kind"] == "native"
+    assert found["supported"]
+    assert found["version"]
+    assert found["database"]["server_version"] >= 140000
+    assert found["media"]["kind"] == "local"
+    assert [file["path"].endswith(".env.production") for file in found["secret_files"]] == [True]
+    shown = demo.run("host", "probe", "club").stdout
+    assert "bucket" in shown
+    offline = next(host for host, state in demo.hosts.items() if state == "offline")
+    assert demo.run("host", "probe", offline).returncode == 1
+
+
+def test_only_what_is_due_is_backed_up(demo: Demo) -> None:
+    assert demo.run("backup", "social").returncode == 0
+    done = demo.run("backup", "social", "--due", "--json")
+    assert done.returncode == 0
+    # Only the secrets, which are compared each time, are looked at again.
+    results = json.loads(done.stdout.splitlines()[-1])["results"]
+    assert [(result["asset"], result["bytes"]) for result in results] == [("secrets", 0)]
+
+
+def test_runs_are_listed_and_followed(demo: Demo) -> None:
+    demo.run("backup", "social/redis")
+    newest = demo.json("runs")["runs"][0]
+    assert (newest["state"], newest["host"]) == ("ended", "social")
+    followed = demo.run("runs", "--follow", newest["run"][-6:], "--json")
+    assert followed.returncode == 0
+    assert json.loads(followed.stdout.splitlines()[-1])["results"][0]["result"] == "done"
+    assert demo.run("cancel", newest["run"]).returncode == 1
+    assert demo.run("runs", "--follow", "nothing").returncode == 1
