@@ -60,7 +60,8 @@ def test_a_native_installation_is_found_by_its_services(tree: Tree) -> None:
     assert [(place.role, place.database) for place in installation.redis] == [("base", 1), ("sidekiq", 1), ("cache", 1)]
     [file] = installation.secret_files
     assert (file.path, file.mode, file.owner) == (f"{root}/.env.production", 0o600, getpass.getuser())
-    assert installation.machine_id == Path("/etc/machine-id").read_text().strip()
+    known = Path("/etc/machine-id")
+    assert installation.machine_id == (known.read_text().strip() if known.exists() else "")
 
 
 def test_it_is_found_in_the_home_of_the_login_user(tree: Tree) -> None:
