@@ -122,7 +122,7 @@ class Postgres:
         tables = (schema / "schema.sql").read_text().replace("@SALT@", secrets.token_hex(16))
         indexes = (schema / "indexes.sql").read_text()
         rows = _ROWS.format(statuses=statuses, words=words, list="{" + ",".join(_WORDS) + "}")
-        self.sql("\n".join((tables, rows, indexes, "ANALYZE;")), database, "mastodon")
+        self.sql("\n".join((tables, rows, indexes, "VACUUM ANALYZE;")), database, "mastodon")
 
     def place(self, database: str = "mastodon_production", **changes: Any) -> DatabasePlace:
         """As discovery would report it: over TCP, with the password, and this server's own programs."""
