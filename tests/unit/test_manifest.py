@@ -118,10 +118,10 @@ JSON = st.recursive(
 @given(st.sampled_from(sorted(GOOD)), JSON)
 def test_any_value_in_any_place(name: str, value: Any) -> None:
     try:
-        parse_manifest(KEY, json.dumps(GOOD | {name: value}).encode("utf-8", "surrogatepass"))
+        parsed = parse_manifest(KEY, json.dumps(GOOD | {name: value}).encode("utf-8", "surrogatepass"))
     except MastovaultError:
         return
-    assert True
+    assert (parsed.id, parsed.host) == (GOOD["id"], GOOD["host"])
 
 
 @settings(max_examples=200, deadline=None)

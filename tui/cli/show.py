@@ -9,6 +9,10 @@ from typing import Any
 
 import click
 
+from backends.risk import span
+
+__all__ = ["age", "document", "rows", "size", "span"]
+
 _SIZES = ("B", "K", "M", "G", "T", "P")
 
 
@@ -22,18 +26,6 @@ def size(count: int | None) -> str:
             return f"{value:.0f}{unit}" if unit == "B" or value >= 100 else f"{value:.1f}{unit}"
         value /= 1024
     return ""
-
-
-def span(seconds: float) -> str:
-    """A duration in its two largest units: `45s`, `27m`, `11h`, `3d 04h`."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m"
-    if whole < 172800:
-        return f"{whole // 3600}h"
-    return f"{whole // 86400}d {whole % 86400 // 3600:02d}h"
 
 
 def age(at: datetime | None, now: datetime) -> str:
