@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from backends.assets.registry import handler
 from backends.catalog import Catalog
-from backends.connection.base import Connection
+from backends.connection.base import Command, Connection
 from backends.errors import AssetFailed
 from backends.lab.lab import Lab
+from backends.mastodon.discovery import discover
 from backends.mastodon.installation import Installation, InstallKind
 from backends.model import Asset, HostObservation, HostState
 from backends.operations import observe
@@ -78,15 +80,11 @@ def test_every_refusal_has_its_state(world: World, tmp_path: Path) -> None:
 
 
 def test_an_asset_that_cannot_be_looked_at_hides_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = observe.handler.__call__
-
     class Refusing:
-        asset = Asset.MEDIA
-
         def probe(self, connection: Connection, found: Installation) -> None:
             raise AssetFailed("it may not be read", "Look at its mode.")
 
-    monkeypatch.setattr(observe, "handler", lambda asset: Refusing() if asset is Asset.MEDIA else real(asset))
+    monkeypatch.setattr(observe, "handler", lambda asset: Refusing() if asset is Asset.MEDIA else handler(asset))
     seen = observe_host("social", world.config, None, NOW)
     assert seen.state is HostState.ONLINE
     states = {each.asset: (each.present, each.detail) for each in seen.assets}
@@ -109,8 +107,6 @@ def test_a_look_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(observe, "LOOK_SECONDS", 0.5)
 
     def hang(connection: Connection, *_: object) -> Installation:
-        from backends.connection.base import Command
-
         connection.run(Command(("sleep", "60")))
         raise AssertionError("the connection was closed")
 
@@ -123,8 +119,7 @@ def test_a_look_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_another_kind_is_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = observe.discover
-    monkeypatch.setattr(observe, "discover", lambda *given: replace(real(*given), kind=InstallKind.DOCKER))
+    monkeypatch.setattr(observe, "discover", lambda *given: replace(discover(*given), kind=InstallKind.DOCKER))
     seen = observe_host("social", world.config, None, NOW)
     assert seen.state is HostState.NO_MASTODON
     assert "docker" in seen.message
