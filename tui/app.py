@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import ClassVar
@@ -38,6 +39,7 @@ from tui.widgets import say
 from tui.widgets.text import safe
 
 _LOW_SPACE = 1 << 30
+_FONT_FACES = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 
 
 class Arrived(Message):
@@ -126,6 +128,11 @@ class MastovaultApp(Deeds, Guarded, App[str]):
         filters = super().get_line_filters()
         return [*filters, self._plain_signs] if self.ascii_glyphs else filters
 
+    def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
+        """The screen as an SVG that fetches no font from anywhere."""
+        svg = super().export_screenshot(title=title, simplify=simplify)
+        return _FONT_FACES.sub("", svg).replace("Fira Code, monospace", "Fira Code, DejaVu Sans Mono, monospace")
+
     def notify(
         self,
         message: str,
@@ -150,6 +157,9 @@ class MastovaultApp(Deeds, Guarded, App[str]):
         if bad:
             more = f" (and {len(bad) - 1} more, 4 shows them)" if len(bad) > 1 else ""
             return f"▲ vault {bad[0].name}: {bad[0].error}{more}"
+        warned = next((vault for vault in self.seen.fleet.vaults if vault.warning), None)
+        if warned is not None:
+            return f"▲ vault {warned.name}: {warned.warning}"
         low = [one for one in self.seen.fleet.vaults if one.free_bytes is not None and one.free_bytes < _LOW_SPACE]
         return f"▲ vault {low[0].name} has only {say.size(low[0].free_bytes)} left" if low else ""
 

@@ -165,7 +165,7 @@ class Deeds:
         if not names:
             app.notify("That is being backed up right now; 2 shows the job.", severity="warning")
             return
-        if not ask:
+        if not ask and len(names) == 1:
             self._spawn(self._start(free))
             return
         lines: list[Line] = [[(f"  {name}", "strong")] for name in names[:_LISTED]]

@@ -73,11 +73,7 @@ def at_work(found: Sequence[JobEntry]) -> Mapping[tuple[str, Asset], JobEntry]:
 
 def strip_of(found: Sequence[JobEntry], now: datetime) -> tuple[JobEntry, ...]:
     """What the strip under the fleet shows: what runs, and what ended in the last minutes."""
-    return tuple(
-        entry
-        for entry in found
-        if entry.active or (entry.run.ended_at is not None and now - entry.run.ended_at < RECENT)
-    )
+    return tuple(entry for entry in found if entry.run.active or _just_ended(entry.run, now))
 
 
 def _just_ended(run: RunView, now: datetime) -> bool:
@@ -149,11 +145,15 @@ def outcome(entry: JobEntry) -> str:
         return "waits for its turn"
     if result is None:
         return ""
+    if result.state is JobState.CANCELLED:
+        return "stopped on request"
     if result.error:
         return result.error
-    if result.snapshot is None and not result.bytes:
-        return "nothing new to store" if result.state is JobState.DONE else ""
-    text = f"{say.size(result.bytes)} in {say.clock(result.seconds)}"
+    if not result.bytes:
+        if result.state is JobState.DONE:
+            return "unchanged, the copy that exists is still good" if result.snapshot else "nothing to store"
+        return result.warnings[0] if result.warnings else ""
+    text = f"{say.size(result.bytes)} in {say.took(result.seconds)}"
     if result.vaults:
         text += f" to {', '.join(result.vaults)}"
     if result.in_part:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from backends.model import Asset, AssetStatus, HostObservation, HostState, JobState, Level
@@ -64,6 +64,13 @@ class FleetRow:
         return None if self.folded or self.first.newest is None else self.first.newest.bytes
 
     @property
+    def provider(self) -> str:
+        """The object storage that keeps it, when its own copies are nobody's business here."""
+        assets = self.observation.assets if self.observation is not None and not self.folded else ()
+        found = next((one.provider for one in assets if one.asset is self.first.asset), None)
+        return found or "" if self.at is None else ""
+
+    @property
     def targets(self) -> tuple[Asset, ...]:
         """What a backup of this row covers."""
         return tuple(status.asset for status in self.statuses)
@@ -74,11 +81,19 @@ class FleetRow:
             return _running(self.job), "run"
         if self.folded and self.observation is not None:
             return host_state(self.observation, now)
+        return self.first.state, self._tone()
+
+    def _tone(self) -> str:
         text = self.first.state
-        return text, _TONES.get(self.level, "")
+        if self.level is Level.UNKN:
+            return "unkn"
+        if self.level not in {Level.CRIT, Level.HIGH}:
+            return ""
+        if "FAILED" in text or text.startswith("never"):
+            return "bad"
+        return "warn" if text.startswith(("overdue", "changed", "not ", "no longer")) else ""
 
 
-_TONES = {Level.CRIT: "bad", Level.HIGH: "warn", Level.UNKN: "unkn"}
 _HOST_STATES: Mapping[HostState, tuple[str, str]] = {
     HostState.UNASKED: ("not asked yet", "quiet"),
     HostState.ONLINE: ("online ✓", "ok"),
@@ -93,8 +108,8 @@ _HOST_STATES: Mapping[HostState, tuple[str, str]] = {
 def host_state(seen: HostObservation, now: datetime) -> tuple[str, str]:
     """How a host is, in words with their style; offline says since when."""
     if seen.state is HostState.OFFLINE:
-        since = seen.since.astimezone(UTC)
-        return f"OFFLINE since {since:{'%H:%M' if since.date() == now.date() else '%m-%d'}}", "unkn"
+        recent = now - seen.since < timedelta(hours=24)
+        return f"OFFLINE since {seen.since.astimezone(UTC):{'%H:%M' if recent else '%m-%d'}}", "unkn"
     return _HOST_STATES[seen.state]
 
 
@@ -106,7 +121,7 @@ def _running(entry: jobs.JobEntry) -> str:
     if entry.question is not None:
         return "ASKS, see jobs"
     part = jobs.percent(entry.job)
-    return f"running {part}%" if part is not None else f"running {entry.job.step}"
+    return f"running {part}%" if part is not None else f"running, {entry.job.step or 'starting'}"
 
 
 def build(fleet: Fleet, found: Sequence[jobs.JobEntry], unfolded: Set[str]) -> tuple[FleetRow, ...]:

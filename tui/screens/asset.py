@@ -124,7 +124,7 @@ class AssetScreen(AreaScreen):
             (self.asset.value, "strong"),
         ]
         status = self.status
-        return left, [*reasons.score(status), (" ", "")] if status is not None else ()
+        return left, [*reasons.score(status, full=False), (" ", "")] if status is not None else ()
 
     def _summary(self, status: AssetStatus) -> Line:
         now = self.mastovault.now()
@@ -148,7 +148,7 @@ class AssetScreen(AreaScreen):
             return [(" History", "title")]
         usual = histories.usual_seconds(merged)
         line: list[Piece] = [(" History", "title"), ("   sizes ", "quiet"), *say.spark(values, 30)]
-        return [*line, ("   usual time ", "quiet"), (say.clock(usual), "")] if usual else line
+        return [*line, ("   usual time ", "quiet"), (say.took(usual), "")] if usual else line
 
     def _columns(self) -> Sequence[Column]:
         wide = self.app.size.width >= 100
@@ -167,7 +167,7 @@ class AssetScreen(AreaScreen):
         cells: list[Line] = [
             words(say.day_time(row.at)),
             [row.result],
-            words(say.clock(row.seconds)),
+            words(say.took(row.seconds)),
             words(say.size(row.bytes)),
             [row.verified],
         ]

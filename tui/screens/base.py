@@ -69,6 +69,10 @@ class AreaScreen(Guarded, Screen[None]):
         """Draw what has changed while another screen was shown."""
         self.refresh_picture()
 
+    def on_panel_widened(self) -> None:
+        """Break the lines in a panel anew."""
+        self.refresh_picture()
+
     def refresh_picture(self) -> None:
         """Draw everything that changed, in one frame."""
         if not self.is_mounted or not self.query("#title"):

@@ -12,7 +12,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from backends.model import Asset
+from backends.model import Asset, Level
 from tui import actions, rows
 from tui.rows import FleetRow
 from tui.screens.asset import AssetScreen
@@ -28,6 +28,9 @@ from tui.widgets.reasons import row_lines
 from tui.widgets.reasons_pane import ReasonsPane
 from tui.widgets.table import Column, Table
 from tui.widgets.text import Line, Piece, words
+
+WIDE = 132
+"""From so many columns on, the time of the last good copy stands in the table too; before, only beside it."""
 
 _LABELS = {
     "risk": "Risk",
@@ -164,7 +167,7 @@ class FleetScreen(AreaScreen):
         return left, self.running()
 
     def _columns(self) -> Sequence[Column]:
-        wide = self.app.size.width >= 110
+        wide = self.app.size.width >= WIDE
         plan: list[tuple[str, int, int]] = [
             ("risk", 7, 1),
             ("mark", 1, 0),
@@ -188,18 +191,19 @@ class FleetScreen(AreaScreen):
         marked = row.key in self.marks
         at = row.at
         late = bool(at and row.first.goal_seconds and (now - at).total_seconds() > row.first.goal_seconds)
-        tone = "quiet" if row.stale else "bad" if at is None and not row.first.state.startswith("in ") else ""
+        elsewhere, loud = bool(row.provider), row.level in {Level.CRIT, Level.HIGH}
+        tone = "quiet" if row.stale or elsewhere else "" if at else "bad" if loud else "warn"
         cells: list[Line] = [
             words(word, style),
             words("◆" if marked else " ", "accent"),
             words(row.host, "strong"),
             words(row.name, "accent" if marked else ""),
         ]
-        if self.app.size.width >= 110:
+        if self.app.size.width >= WIDE:
             cells.append(words(say.day_time(at), "quiet"))
         cells += [
-            words(say.age(at, now, row.stale), tone or ("warn" if late else "")),
-            words("–" if row.folded else say.goal(row.first.goal_seconds), "quiet"),
+            words("–" if elsewhere else say.age(at, now, row.stale), tone or ("warn" if late else "")),
+            words("–" if row.folded or elsewhere else say.goal(row.first.goal_seconds), "quiet"),
             words(say.size(row.bytes), "quiet" if row.stale else ""),
             [row.state(now)],
         ]

@@ -36,7 +36,7 @@ class JobsScreen(AreaScreen):
     JobsScreen.-empty #jobs-body { display: none; }
     JobsScreen.-empty #jobs-none { display: block; }
     JobsScreen.-broad #jobs-body { layout: horizontal; }
-    JobsScreen.-broad #jobs-table { width: 54; }
+    JobsScreen.-broad #jobs-table { width: 56; }
     JobsScreen.-broad #jobs-right { width: 1fr; border-left: solid $rule; }
     """
 
@@ -95,20 +95,20 @@ class JobsScreen(AreaScreen):
         return left, ()
 
     def _columns(self) -> Sequence[Column]:
-        number, target = Column("number", "#", 4, gap=1), Column("target", "Target", 20 if self.broad else 22, gap=1)
+        number, target = Column("number", "#", 4, gap=1), Column("target", "Target", 20, gap=1)
         if self.broad:
             return [
                 number,
                 Column("what", "What", 6, gap=1),
                 target,
-                Column("state", "State", 11, gap=1),
-                Column("rest", "", 0),
+                Column("state", "State", 15, gap=1),
+                Column("rest", "", 0, gap=0),
             ]
         return [
             number,
             Column("what", "What", 6, gap=1),
             target,
-            Column("state", "Step", 12, gap=1),
+            Column("state", "Step", 13, gap=1),
             Column("progress", "Progress", 0),
             Column("rate", "Rate", 7, "right"),
             Column("left", "Left", 5, "right"),
@@ -149,12 +149,18 @@ class JobsScreen(AreaScreen):
         if not entry.active or job.state is JobState.QUEUED or entry.question is not None:
             return self._outcome_lines(entry, line)
         if part is not None and job.total is not None:
-            line += [*say.bar(job.done, job.total, 20), (f" {part}%  ", "strong")]
-        line.append((jobs.amount(job) if job.done else "", ""))
+            tail = self._amounts(entry)
+            room = self.log_pane.size.width - width(line) - width(tail) - 6
+            return [[*line, *say.bar(job.done, job.total, max(5, min(40, room))), (f" {part:3d}%", "strong"), *tail]]
+        return [[*line, *self._amounts(entry)]]
+
+    @staticmethod
+    def _amounts(entry: JobEntry) -> Line:
+        job, remains = entry.job, jobs.left(entry.job)
+        line: list[Piece] = [(f"  {jobs.amount(job)}" if job.done else "", "")]
         if job.rate:
             line.append((f"  {say.rate(job.rate, job.unit)}", "quiet"))
-        remains = jobs.left(job)
-        return [[*line, (f"  left {say.clock(remains)}", "")] if remains is not None else line]
+        return [*line, (f"  left {say.clock(remains)}", "")] if remains is not None else line
 
     def _outcome_lines(self, entry: JobEntry, head: Line) -> Sequence[Line]:
         cells = max(20, self.log_pane.size.width - width(head) - 2)

@@ -64,7 +64,9 @@ class StorageScreen(AreaScreen):
     def _cells(self, row: VaultRow) -> Sequence[Line]:
         one = row.status
         state = (one.error, "bad") if one.error else (f"OK ✓ {say.count(one.snapshots)} snapshots", "ok")
-        if one.read_at is None and not one.error:
+        if one.warning and not one.error:
+            state = (one.warning, "warn")
+        elif one.read_at is None and not one.error:
             state = ("not read yet", "quiet")
         return [
             words(one.name, "strong"),

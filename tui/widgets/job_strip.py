@@ -42,7 +42,7 @@ class JobStrip(Vertical):
 def job_line(entry: jobs.JobEntry, cells: int) -> Line:
     """One job as one line of so many cells."""
     wide = cells >= 100
-    head_cells, step_cells = (38, 14) if wide else (31, 12)
+    head_cells, step_cells = (38, 22) if wide else (30, 15)
     head = fit([(f" {entry.number} ", "quiet"), (f"{entry.run.kind} ", ""), (entry.target, "strong")], head_cells)
     word = fit([(" ", ""), jobs.state(entry)], step_cells)
     job, part = entry.job, jobs.percent(entry.job)

@@ -10,18 +10,18 @@ from itertools import islice
 from rich.segment import Segment
 from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from backends.runs.view import LogLine
 from tui.widgets import say
+from tui.widgets.line_view import LineView
 from tui.widgets.text import Line, fit, parse, safe, wrapped
 
 MAX_LINES = 5000
 _TIME_CELLS = 9
 
 
-class LogPane(ScrollView, can_focus=True):
+class LogPane(LineView, can_focus=True):
     """The newest lines of a log, with `follow`, `wrap` and `times` to switch."""
 
     DEFAULT_CSS = """
@@ -90,7 +90,7 @@ class LogPane(ScrollView, can_focus=True):
 
     def switches(self) -> Line:
         """How the switches stand and how many lines there are."""
-        number = f"{say.count(self.count)} lines"
+        number = f"{say.count(self.count)} line{'s' * (self.count != 1)}"
         parts = [("follow", self.follow), ("wrap", self.wrap), ("time", self.times)]
         line: list[tuple[str, str]] = []
         for name, on in parts:
@@ -98,7 +98,7 @@ class LogPane(ScrollView, can_focus=True):
         return [*line, (number, "quiet")]
 
     def _rows(self, lines: Sequence[LogLine]) -> Iterator[tuple[str, str]]:
-        cells = max(10, self.size.width - (_TIME_CELLS if self.times else 0) - 2)
+        cells = max(10, self.cells - (_TIME_CELLS if self.times else 0) - 2)
         for line in lines:
             time = _time(line)
             if not self.wrap:
@@ -121,6 +121,13 @@ class LogPane(ScrollView, can_focus=True):
     def on_resize(self) -> None:
         """Break lines anew."""
         self._lay_out()
+
+    def width_changed(self) -> None:
+        """Break lines anew beside the scroll bar, or without it."""
+        if self.wrap:
+            self._lay_out()
+        else:
+            self.refresh()
 
     def action_scroll_up(self) -> None:
         """Leave the end of the log to read."""
@@ -152,15 +159,15 @@ class LogPane(ScrollView, can_focus=True):
         base = self.visual_style
         index = self.scroll_offset.y + y
         if not self._shown and y == 0 and self.note:
-            pieces = fit(((f" {self.note}", "quiet"),), self.size.width)
+            pieces = fit(((f" {self.note}", "quiet"),), self.cells)
         elif index >= len(self._shown):
-            return Strip.blank(self.size.width, base.rich_style)
+            return Strip.blank(self.cells, base.rich_style)
         else:
             time, text = self._shown[index]
             head = [(f" {time:<8} ", "quiet")] if self.times else [(" ", "")]
-            pieces = fit([*head, (text, _tone(text))], self.size.width)
+            pieces = fit([*head, (text, _tone(text))], self.cells)
         segments = [Segment(text, (base + parse(style, ansi)).rich_style) for text, style in pieces]
-        return Strip(segments).adjust_cell_length(self.size.width, base.rich_style)
+        return Strip(segments).adjust_cell_length(self.cells, base.rich_style)
 
 
 def _time(line: LogLine) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.message import Message
 from textual.widgets import Static
 
 from tui.widgets.text import Line, Piece, content, safe
@@ -27,9 +28,13 @@ class Panel(VerticalScroll):
     }
     """
 
+    class Widened(Message):
+        """The panel has another width than before: what was broken into lines for it must be broken anew."""
+
     def __init__(self, title: str = "", *, id: str | None = None, classes: str = "") -> None:  # noqa: A002
         super().__init__(id=id, classes=classes)
         self._shown: tuple[tuple[Piece, ...], ...] = ()
+        self._width = 0
         self.border_title = title
 
     def compose(self) -> ComposeResult:
@@ -49,6 +54,12 @@ class Panel(VerticalScroll):
         if getattr(self, "_title_text", "") != title:
             self._title_text = title
             self.border_title = made  # type: ignore[assignment]
+
+    def on_resize(self) -> None:
+        """Tell whoever breaks lines for this panel."""
+        if self.size.width != self._width:
+            self._width = self.size.width
+            self.post_message(self.Widened())
 
     @property
     def inner_width(self) -> int:

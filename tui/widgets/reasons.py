@@ -12,10 +12,13 @@ from tui.widgets import say
 from tui.widgets.text import Line, Piece, wrapped
 
 
-def score(status: AssetStatus) -> Line:
-    """`CRIT ▲▲  score 91 of 100`."""
+def score(status: AssetStatus, *, full: bool = True) -> Line:
+    """`CRIT ▲▲  score 91 of 100`; when `full`, also what the reasons add up to when that is more than 100."""
     word, style = LEVELS[status.level]
     line: list[Piece] = [(word, style), ("  score ", "quiet"), (str(status.score), "strong"), (" of 100", "quiet")]
+    total = sum(why.points for why in status.reasons)
+    if full and total > status.score:
+        line.append((f"  (sum {total})", "quiet"))
     return [*line, ("  last known", "quiet")] if status.stale else line
 
 
@@ -56,7 +59,7 @@ def row_lines(row: FleetRow, now: datetime, cells: int, *, actions: bool) -> lis
             lines.append([(f"{status.asset:<9} ", ""), (say.age(at, now, status.stale), "quiet")])
         return lines
     status = row.first
-    lines = [[(f"{row.host} / {status.asset}", "strong")], score(status), []]
+    lines = [[(f"{row.host} / {status.asset}", "strong")], score(status, full=actions), []]
     if row.observation is not None and status.stale:
         lines += [*away(row.observation, now, cells), []]
     return [*lines, *reasons(status, cells, actions=actions)]

@@ -22,6 +22,7 @@ __all__ = [
     "size",
     "span",
     "spark",
+    "took",
 ]
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -73,6 +74,15 @@ def clock(seconds: float | None) -> str:
     hours, rest = divmod(whole, 3600)
     text = f"{rest // 60:02d}:{rest % 60:02d}"
     return f"{hours}:{text}" if hours else text
+
+
+def took(seconds: float | None) -> str:
+    """How long something took: `0.7s`, `41s`, `12:10`."""
+    if seconds is None:
+        return "–"
+    if seconds < 59.5:
+        return f"{seconds:.1f}s" if seconds < 9.95 else f"{seconds:.0f}s"
+    return clock(round(seconds))
 
 
 def count(number: int) -> str:

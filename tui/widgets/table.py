@@ -16,10 +16,10 @@ from textual import events
 from textual.binding import Binding
 from textual.geometry import Region, Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.style import Style
 
+from tui.widgets.line_view import LineView
 from tui.widgets.text import Line, Piece, fit, parse
 
 
@@ -48,7 +48,7 @@ class Column:
     gap: int = 2
 
 
-class Table(ScrollView, Generic[Item], can_focus=True):
+class Table(LineView, Generic[Item], can_focus=True):
     """A list of items under a header."""
 
     DEFAULT_CSS = """
@@ -219,6 +219,11 @@ class Table(ScrollView, Generic[Item], can_focus=True):
         self._resize()
         self._scroll_to_cursor()
 
+    def width_changed(self) -> None:
+        """Lay the columns out again beside the scroll bar, or without it."""
+        self._forget()
+        self.refresh()
+
     def on_focus(self) -> None:
         """Show the cursor as the one that the keys move."""
         self._forget()
@@ -259,7 +264,7 @@ class Table(ScrollView, Generic[Item], can_focus=True):
 
     def _widths(self) -> list[int]:
         fixed = sum(column.width + column.gap for column in self._columns) + 1
-        rest = max(4, self.size.width - fixed)
+        rest = max(4, self.cells - fixed)
         return [column.width or rest for column in self._columns]
 
     def _content(self, index: int) -> tuple[tuple[Line, ...], bool]:

@@ -1,0 +1,110 @@
+"""`python -m tests.screenshots`: pictures of the real app on the demo's fleet, into `screenshots/`.
+
+Starts the embedded fleet with its history, presses the keys a person would, and saves what stands on the screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from textual.pilot import Pilot
+
+from backends.lab.lab import Lab
+from tui import jobs
+from tui.app import MastovaultApp
+from tui.screens.asset import AssetScreen
+from tui.screens.fleet import FleetScreen
+from tui.screens.jobs import JobsScreen
+
+PLACE = Path(__file__).parent.parent / "screenshots"
+SIZES = ((80, 24), (120, 40))
+_PATIENCE = 60.0
+
+
+class Picture:
+    """One app at one size, driven as a person would."""
+
+    def __init__(self, app: MastovaultApp, pilot: Pilot[Any]) -> None:
+        self.app = app
+        self.pilot = pilot
+
+    async def until(self, wanted: Callable[[], bool], what: str) -> None:
+        """Wait until the screen has something; fails when it never does."""
+        end = time.monotonic() + _PATIENCE
+        while not wanted():
+            if time.monotonic() > end:
+                raise TimeoutError(f"{what} did not happen within {_PATIENCE:.0f} s")
+            await self.pilot.pause(0.05)
+
+    async def save(self, name: str) -> None:
+        """Save the screen as `NAME-80x24.svg`."""
+        await self.pilot.pause(0.3)
+        width, height = self.app.size
+        path = PLACE / f"{name}-{width}x{height}.svg"
+        path.write_text(self.app.export_screenshot(title="Mastovault"), encoding="utf-8")
+        sys.stdout.write(f"{path.relative_to(PLACE.parent)}\n")
+
+    def at_work(self) -> bool:
+        """Whether a job is far enough to be worth a picture."""
+        parts = [jobs.percent(entry.job) for entry in self.app.entries if entry.active]
+        return any(part is not None and 15 <= part < 95 for part in parts)
+
+
+async def _pictures(lab: Lab, size: tuple[int, int]) -> None:
+    app = MastovaultApp(lab.paths)
+    async with app.run_test(size=size, notifications=False) as pilot:
+        picture = Picture(app, pilot)
+        await picture.until(lambda: app.seen is not None and app.runs_known, "the fleet")
+        await picture.until(lambda: app.asking is not None, "asking the hosts")
+        await picture.until(lambda: app.asking is None, "the hosts' answers")
+        fleet = app.screen
+        assert isinstance(fleet, FleetScreen)
+        await pilot.press("g")
+        await picture.until(lambda: not fleet.waiting, "the history")
+        await picture.save("fleet")
+        await pilot.press("i")
+        await picture.save("why")
+        await pilot.press("escape")
+        await pilot.press(*["space"] * 5, "b")
+        await picture.save("confirm")
+        await pilot.press("tab", "enter")
+        await picture.until(picture.at_work, "a backup")
+        await picture.save("live")
+        await pilot.press("2")
+        await picture.until(lambda: isinstance(app.screen, JobsScreen), "the jobs")
+        await picture.save("jobs")
+        await pilot.press("1")
+        await picture.until(lambda: not any(entry.active for entry in app.entries), "the end of the backup")
+        fleet.table.move_to("art/media")
+        await pilot.press("enter")
+        await picture.until(lambda: isinstance(app.screen, AssetScreen) and not app.screen.waiting, "the history")
+        await picture.save("asset")
+        await pilot.press("escape")
+        await pilot.press("question_mark")
+        await picture.save("help")
+        await pilot.press("escape")
+
+
+def main() -> None:
+    """Make all pictures."""
+    os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
+    for name in ("NO_COLOR", "COLORFGBG", "TEXTUAL_THEME"):
+        os.environ.pop(name, None)
+    PLACE.mkdir(exist_ok=True)
+    for size in SIZES:
+        with (
+            tempfile.TemporaryDirectory(prefix="mastovault-") as place,
+            Lab(Path(place) / "demo", history=True) as lab,
+        ):
+            asyncio.run(_pictures(lab, size))
+
+
+if __name__ == "__main__":
+    main()
