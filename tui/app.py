@@ -211,7 +211,7 @@ class MastovaultApp(Deeds, Guarded, App[str]):
         if isinstance(error, MastovaultError | OSError):
             self.trouble = error.sentence if isinstance(error, MastovaultError) else f"cannot be read: {error.strerror}"
         else:
-            self._handle_exception(error)
+            self.tell_fault(error)
 
     def _ask_questions(self) -> None:
         open_ones = {(run.id, one.id): (run, one) for run in self.runs for one in run.questions if run.active}
@@ -244,15 +244,20 @@ class MastovaultApp(Deeds, Guarded, App[str]):
 
     def action_do_leave(self) -> None:
         """Leave, whatever is shown."""
-        self.do_leave()
+        self.leave()
 
     def _handle_exception(self, error: Exception) -> None:
         if not self.stays_up or not self._running or self._exception is not None:
             super()._handle_exception(error)
             return
-        new = self.faults.record(error)
+        self.tell_fault(error)
         if self.faults.flooded:
             self.exit(return_code=1, message=f"The app could not go on; {self.faults.path} holds the details.")
-        elif new and not isinstance(self.screen, FaultDialog):
+
+    def tell_fault(self, error: Exception) -> None:
+        """Write down what nobody foresaw, and tell the operator once."""
+        if not self.stays_up:
+            super()._handle_exception(error)
+        elif self.faults.record(error) and not isinstance(self.screen, FaultDialog):
             sentence = f"{type(error).__name__} in the app. The engine and all runs are not affected."
             self.call_later(self.push_screen, FaultDialog(sentence, self.faults.path))

@@ -110,7 +110,12 @@ class Deeds:
         app = self._app
         if len(app.screen_stack) > 1:
             app.pop_screen()
-            return
+        else:
+            self.leave()
+
+    def leave(self) -> None:
+        """Leave; what runs goes on, and the last line in the terminal says so."""
+        app = self._app
         going = [run for run in app.runs if run.active]
         if not going:
             app.exit()
@@ -291,7 +296,7 @@ class Deeds:
             text = f"{error.sentence}. {error.next_step}" if error.next_step else error.sentence
             self._app.notify(text, severity="error", timeout=8)
         except Exception as error:  # noqa: BLE001 - told in a window, the app goes on
-            self._app._handle_exception(error)
+            self._app.tell_fault(error)
 
 
 def _listed(targets: Mapping[str, Sequence[Asset]]) -> str:
