@@ -1,6 +1,6 @@
 """A database backup over a real sshd, against the same by hand with ssh, zstd and age; in turns, on this machine.
 
-    .venv/bin/python -m tests.bench.database [--gib 1] [--turns 3]
+    .venv/bin/python -m tests.bench.database [--gib 2] [--turns 3]
 
 The whole of ours is timed as a process of its own: start of Python, login, discovery of the programs, session, roles,
 dump, row counts, commit. Peak memory is that process's.
@@ -39,13 +39,9 @@ _BYTES_A_ROW = 1100
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark and print its row; 1 when a target is missed."""
     parser = argparse.ArgumentParser(prog="tests.bench.database", description=__doc__)
-    parser.add_argument("--gib", type=float, default=1.0, help="size of the tables")
+    parser.add_argument("--gib", type=float, default=2.0, help="size of the tables")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.one:
-        _back_up(json.load(sys.stdin))
-        return 0
     result = measure(options.gib, options.turns)
     print(row(result))  # noqa: T201
     return 0 if result["ratio"] <= TARGET_RATIO and result["mib"] <= TARGET_MIB else 1
@@ -113,7 +109,7 @@ def _request(sshd: OpenSSH, postgres: Postgres, vault: Path, recipient: str) -> 
 def _ours(request: dict[str, Any]) -> float:
     """Time one backup in a process of its own; its peak memory in MiB goes to `_PEAKS`."""
     began = time.perf_counter()
-    argv = [sys.executable, "-m", "tests.bench.database", "--one"]
+    argv = [sys.executable, "-m", "tests.bench.database_once"]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(json.dumps(request).encode())
@@ -140,36 +136,6 @@ def _timed(argv: list[str]) -> float:
     began = time.perf_counter()
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
     return time.perf_counter() - began
-
-
-def _back_up(request: dict[str, Any]) -> None:
-    """What a run does for its database, in this process."""
-    from backends.archive.writer import begin_snapshot
-    from backends.assets.base import BackupContext
-    from backends.assets.database import HANDLER
-    from backends.config.schema import HostConfig
-    from backends.connection.open import open_connection
-    from backends.mastodon.installation import DatabasePlace, Installation, InstallKind
-    from backends.model import Asset, Secret
-    from backends.progress import QuietJob
-
-    place = DatabasePlace(
-        host="127.0.0.1",
-        port=request["port"],
-        name="mastodon_production",
-        user="mastodon",
-        password=Secret(request["password"]),
-        bin_dir=request["bin_dir"],
-    )
-    installation = Installation(
-        host="social", kind=InstallKind.NATIVE, root="/live", user="mastodon", version="4.7.4", database=place
-    )
-    with open_connection("social", HostConfig(**request["host"])) as connection:
-        vault = DirectoryVault("bench", Path(request["vault"]))
-        recipients = [request["recipient"]]
-        snapshot = begin_snapshot([vault], host="social", asset=Asset.DATABASE, run="bench", recipients=recipients)
-        context = BackupContext(connection=connection, installation=installation, job=QuietJob())
-        snapshot.commit(HANDLER.back_up(context, snapshot).facts)
 
 
 def _say(text: str) -> None:
