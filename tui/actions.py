@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 
 EVERYWHERE = frozenset({"fleet", "asset", "jobs", "log", "hosts", "storage", "settings"})
 TABLES = EVERYWHERE - {"log"}
@@ -273,7 +273,7 @@ def footer(place: str) -> tuple[Action, ...]:
     return tuple(entry for entry in ACTIONS if place in entry.footer)
 
 
-def bindings(place: str) -> list[Binding]:
+def bindings(place: str) -> list[BindingType]:
     """Textual's bindings of one screen; the footer is ours, so none is shown by Textual."""
     return [
         Binding(entry.keys, f"do('{entry.id}')", entry.label, show=False, id=f"{place}.{entry.id}")

@@ -9,7 +9,7 @@ from textual import on
 from textual.containers import Container, Vertical
 from textual.widget import Widget
 
-from backends.model import Asset, AssetStatus, HostState
+from backends.model import Asset, AssetStatus, HostObservation, HostState
 from tui import actions, jobs
 from tui import history as histories
 from tui.history import HistoryRow
@@ -109,7 +109,7 @@ class AssetScreen(AreaScreen):
         self.table.show(merged)
         self.query_one("#asset-sizes", Bar).show(self._sizes(merged))
 
-    def _observation(self) -> reasons.HostObservation | None:
+    def _observation(self) -> HostObservation | None:
         seen = self.mastovault.seen
         hosts = seen.fleet.hosts if seen is not None else ()
         return next((one for one in hosts if one.host == self.host), None)

@@ -30,9 +30,9 @@ class Commands(Provider):
         for status in app.seen.fleet.assets:
             opened = partial(app.push_screen, AssetScreen(status.host, status.asset))
             yield f"{status.host}/{status.asset}", f"{status.level.value}, open this asset", opened
-        for entry in app.entries:
-            name = f"job {entry.number} {entry.run.kind} {entry.target}"
-            yield name, "open its log", partial(app.open_log, entry.run.id, entry.job.id)
+        for job in app.entries:
+            name = f"job {job.number} {job.run.kind} {job.target}"
+            yield name, "open its log", partial(app.open_log, job.run.id, job.job.id)
 
     async def discover(self) -> Hits:
         """What is listed before anything is typed: the actions."""

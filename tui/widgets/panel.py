@@ -53,7 +53,7 @@ class Panel(VerticalScroll):
         made = Content(safe(title))
         if getattr(self, "_title_text", "") != title:
             self._title_text = title
-            self.border_title = made  # type: ignore[assignment]
+            self.border_title = made
 
     def on_resize(self) -> None:
         """Tell whoever breaks lines for this panel."""
