@@ -277,11 +277,30 @@ def test_ctrl_c_right_after_the_start_cancels_as_well(world: World) -> None:
     assert gone(view.pid)
 
 
+def test_a_second_ctrl_c_waits_no_longer_and_the_run_still_cleans_up(world: World) -> None:
+    with slow(world.lab, "social", 100_000.0):
+        command = world.start("backup", "social/media")
+        view = world.copying()
+        kill(view.pid, signal.SIGSTOP)
+        command.send_signal(signal.SIGTERM)
+        assert command.stderr
+        assert "cancelling" in command.stderr.readline()
+        command.send_signal(signal.SIGINT)
+        # Its run cannot even take the message now.
+        assert command.wait(20) == 130
+        assert alive(view.pid)
+        kill(view.pid, signal.SIGCONT)
+        assert world.until(lambda now: not now.active, view.id).results[0].state is JobState.CANCELLED
+    assert world.files() == []
+
+
 def test_cancel_and_follow_from_another_terminal(world: World) -> None:
     with slow(world.lab, "social", 100_000.0):
         run = start(world, Asset.MEDIA)
         world.copying()
         follower = world.start("runs", "--follow", run[-8:], "--json")
+        assert follower.stdout
+        assert json.loads(follower.stdout.readline())["state"] == "running"
         code, out, _ = world.run("cancel", run[-8:])
         assert code == 0
         assert run in out
@@ -289,7 +308,7 @@ def test_cancel_and_follow_from_another_terminal(world: World) -> None:
     events = [json.loads(line) for line in out.splitlines()]
     assert follower.returncode == 130
     assert events[-1]["results"][0]["result"] == "cancelled"
-    assert any(event.get("state") == "cancelling" for event in events)
+    assert events[-2]["state"] == "cancelled"
     code, _, err = world.run("cancel", "nosuchrun")
     assert (code, "Traceback" in err) == (1, False)
     code, out, _ = world.run("runs", "--follow", run)
