@@ -55,7 +55,18 @@ class FilterInput(Input):
     def action_give_up(self) -> None:
         """Clear the filter and close."""
         self.value = ""
+        self.close()
+
+    def open(self) -> None:
+        """Show it and take the keys."""
+        self.can_focus = True
+        self.screen.query_one("#fleet-filter").add_class("-open")
+        self.focus()
+
+    def close(self) -> None:
+        """Hide it and give the keys back; a closed one never takes them, not even while the first screen is drawn."""
         self.screen.query_one(Table).focus()
+        self.can_focus = False
         self.screen.query_one("#fleet-filter").remove_class("-open")
 
 
@@ -63,6 +74,7 @@ class FleetScreen(AreaScreen):
     """The first screen."""
 
     place = "fleet"
+    AUTO_FOCUS = ""
     BINDINGS: ClassVar = actions.bindings("fleet")
     CSS = """
     #fleet-filter { display: none; height: 1; background: $panel; }
@@ -94,6 +106,7 @@ class FleetScreen(AreaScreen):
     def body(self) -> Iterable[Widget]:
         """The filter, the table beside the reasons, the jobs."""
         field = FilterInput(placeholder="text, !text, host:x, asset:media, risk:crit", compact=True)
+        field.can_focus = False
         yield Horizontal(Label(" / ", markup=False), field, id="fleet-filter")
         yield FirstRun()
         yield Horizontal(
@@ -242,8 +255,7 @@ class FleetScreen(AreaScreen):
     @on(Input.Submitted)
     def filter_done(self) -> None:
         """Go on in the table."""
-        self.query_one("#fleet-filter").remove_class("-open")
-        self.table.focus()
+        self.query_one(FilterInput).close()
 
     def do_open(self) -> None:
         """Open the asset; unfold a host that is away."""
@@ -270,9 +282,7 @@ class FleetScreen(AreaScreen):
 
     def do_filter(self) -> None:
         """Open the filter."""
-        field = self.query_one(FilterInput)
-        self.query_one("#fleet-filter").add_class("-open")
-        field.focus()
+        self.query_one(FilterInput).open()
 
     def do_sort_left(self) -> None:
         """Sort by the column to the left."""
