@@ -173,6 +173,11 @@ def test_all_four_assets(server: Server, tmp_path: Path) -> None:
     )
     assert not any(result["in_part"] for result in results.values()), results
 
+    # A host that nobody had looked at is known now.
+    status = json.loads(server.mastovault("status", "--json").stdout)
+    assert status["hosts"][0]["state"] == "online"
+    assert {asset["level"] for asset in status["hosts"][0]["assets"]} <= {"CRIT", "HIGH", "MED", "LOW", "OK"}
+
     # The database, restored by Debian's own pg_restore into an empty one: the same rows, indexes and function.
     folder = server.folder(results["database"]["snapshot"])
     dump = server.open(next(folder.glob("database.pgdump*")), tmp_path / "dump")

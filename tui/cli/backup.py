@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import click
@@ -46,7 +46,18 @@ def command(paths: Paths, targets: Sequence[str], everything: bool, due: bool, a
         require_ready(config, host)
     if dry_run:
         return _show_plans(config, work, as_json=as_json)
-    return Follower(paths, as_json=as_json, interactive=sys.stdin.isatty()).back_up(work, config.limits.runs)
+    code = Follower(paths, as_json=as_json, interactive=sys.stdin.isatty()).back_up(work, config.limits.runs)
+    _look_at_new_hosts(paths, work)
+    return code
+
+
+def _look_at_new_hosts(paths: Paths, hosts: Iterable[str]) -> None:
+    """A host that nobody has looked at yet would stay unknown in `status`, however good its backups are."""
+    from backends.runs.refresh import start_refresh
+
+    seen = {known.host for known in Catalog(paths.cache_dir).observations()}
+    if new := [host for host in hosts if host not in seen]:
+        start_refresh(paths, new).wait()
 
 
 def _due(config: Config, paths: Paths, work: dict[str, tuple[Asset, ...]]) -> dict[str, tuple[Asset, ...]]:
