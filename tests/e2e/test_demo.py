@@ -232,3 +232,43 @@ def test_runs_are_listed_and_followed(demo: Demo) -> None:
     assert json.loads(followed.stdout.splitlines()[-1])["results"][0]["result"] == "done"
     assert demo.run("cancel", newest["run"]).returncode == 1
     assert demo.run("runs", "--follow", "nothing").returncode == 1
+
+
+def test_the_first_steps_of_a_new_user(demo: Demo, tmp_path: Path) -> None:
+    host = tomllib.loads(demo.config.read_text())["hosts"]["social"]
+
+    def mastovault(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tui", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("MASTOVAULT_")},
+                "HOME": str(tmp_path),
+                "XDG_CONFIG_HOME": str(tmp_path / "config"),
+                "XDG_STATE_HOME": str(tmp_path / "state"),
+                "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            },
+            check=False,
+        )
+
+    assert mastovault("key", "new", "--recovery-to", str(tmp_path / "stick.age")).returncode == 0
+    assert mastovault("vault", "add", "local", str(tmp_path / "vault")).returncode == 0
+    assert mastovault("vault", "add", "local", str(tmp_path / "vault")).returncode == 2
+    add = ("host", "add", "social", host["address"], "--identity-file", host["identity_file"])
+    refused = mastovault(*add)
+    assert refused.returncode == 1
+    fingerprint = next(word for word in refused.stderr.split() if word.startswith("SHA256:")).rstrip(".,;)")
+    assert mastovault(*add, "--accept-key", "SHA256:" + "A" * 43).returncode == 1
+    added = mastovault(*add, "--accept-key", fingerprint)
+    assert added.returncode == 0, added.stderr
+    assert "native Mastodon" in added.stdout
+    assert (tmp_path / ".ssh" / "known_hosts").stat().st_mode & 0o077 == 0
+    done = mastovault("backup", "social")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "social/database done" in done.stdout
+    assert mastovault("status").stdout.count("due in") == 3
+    listed = json.loads(mastovault("vault", "list", "--json").stdout)["vaults"]
+    assert [(vault["vault"], vault["snapshots"], vault["error"]) for vault in listed] == [("local", 4, None)]
