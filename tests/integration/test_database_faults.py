@@ -123,8 +123,9 @@ class Interfering(WatchedJob):
         if 'dumping contents of table "public.accounts"' in line and not self.interfered:
             (pid,) = dumping(self._postgres)
             os.kill(pid, signal.SIGSTOP)
-            self._interfere(pid)
+            # Said first: what it does may end the backup before this thread goes on.
             self.interfered = True
+            self._interfere(pid)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
@@ -294,8 +295,11 @@ def test_the_connection_is_cut_in_the_middle(postgres: Postgres, tmp_path: Path)
 def cut(sshd: OpenSSH) -> None:
     """Kill the server's side of every connection, as a router would: without a word to the commands."""
     assert sshd._process is not None
-    for child in children(sshd._process.pid):
-        os.kill(child, signal.SIGKILL)
+    # A connection is two processes, and without root's rights neither ends with the other.
+    for monitor in children(sshd._process.pid):
+        carriers = [pid for pid in children(monitor) if Path(f"/proc/{pid}/comm").read_text() == "sshd\n"]
+        for pid in (monitor, *carriers):
+            os.kill(pid, signal.SIGKILL)
 
 
 def children(parent: int) -> list[int]:
