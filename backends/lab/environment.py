@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from backends.embedded.redis_server import RedisServer
 from backends.lab.bucket import REGION, BucketServer
 from backends.lab.database import DatabaseLogin
 from backends.lab.fleet_plan import HostPlan
-from backends.lab.redis_server import RedisServer
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
 

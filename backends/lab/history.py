@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from backends.catalog import Catalog, record_attempt
 from backends.config.load import load
 from backends.config.schema import Config
+from backends.embedded.processes import ServerFailed
 from backends.lab.host import LabHost
-from backends.lab.processes import LabError
 from backends.model import Asset, Attempt, HostObservation, JobState, utc_now
 from backends.operations.backup import back_up_host
 from backends.operations.fleet import refresh_vaults
@@ -32,7 +32,7 @@ def seed_history(lab: Lab, say: Callable[[str], None]) -> None:
     """Back the hosts up as often as their plans say, note what failed, and what was last seen of each host.
 
     Raises:
-        LabError: a backup of the past did not succeed.
+        ServerFailed: a backup of the past did not succeed.
     """
     config, now = load(lab.config_file), utc_now()
     hosts = [host for host in lab.hosts.values() if not host.plan.cheap]
@@ -69,7 +69,7 @@ def _backups(lab: Lab, config: Config, host: LabHost, now: datetime) -> None:
         )
         failed = [result for result in results if result.state not in {JobState.DONE, JobState.SKIPPED}]
         if failed:
-            raise LabError(f"the backup of {host.name}/{failed[0].asset} for the demo failed: {failed[0].error}")
+            raise ServerFailed(f"the backup of {host.name}/{failed[0].asset} for the demo failed: {failed[0].error}")
 
 
 def _look(config: Config, host: LabHost, now: datetime) -> HostObservation:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backends.embedded.redis_server import RedisServer
 from backends.lab.database import DatabaseLogin
 from backends.lab.fleet_plan import HostPlan
 from backends.lab.population import Population
-from backends.lab.redis_server import RedisServer
 from backends.lab.ssh import SshHost, login_name
 
 

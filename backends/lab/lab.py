@@ -13,7 +13,12 @@ from typing import Self
 import asyncssh
 
 from backends.config.paths import Paths
-from backends.lab import keeper, tree
+from backends.embedded import keeper
+from backends.embedded.postgres import PostgresServer
+from backends.embedded.processes import Processes, ServerFailed
+from backends.embedded.redis_server import RedisServer
+from backends.embedded.redis_server import software as redis_software
+from backends.lab import tree
 from backends.lab.bucket import BucketServer
 from backends.lab.configuration import write_configuration
 from backends.lab.database import DatabaseLogin, add_statuses_sql, clone_database, create_database
@@ -22,11 +27,7 @@ from backends.lab.environment import record_encryption_keys, settings, written
 from backends.lab.feeds import fill
 from backends.lab.fleet_plan import STATUSES, HostPlan, plan_fleet
 from backends.lab.host import LabHost
-from backends.lab.postgres import PostgresServer
-from backends.lab.processes import LabError, Processes
 from backends.lab.rails_encryption import RailsCipher
-from backends.lab.redis_server import RedisServer
-from backends.lab.redis_server import software as redis_software
 from backends.lab.relay import Relay
 from backends.lab.ssh import SshHost, SshServers, login_name
 
@@ -79,14 +80,14 @@ class Lab:
 
         Raises:
             ConfigurationError: the directory is in use, or holds something else.
-            LabError: a server did not come up; what was started is stopped again.
+            ServerFailed: a server did not come up; what was started is stopped again.
         """
         self._claim = Claim(self.directory, self.mark)
         try:
             self._build()
         except OSError as error:
             self.stop()
-            raise LabError(f"the lab could not be made in {self.directory}: {error.strerror or error}") from error
+            raise ServerFailed(f"the lab could not be made in {self.directory}: {error.strerror or error}") from error
         except BaseException:
             self.stop()
             raise
@@ -132,7 +133,7 @@ class Lab:
         return Relay(self.hosts[name].ssh.port, delay)
 
     def add_statuses(self, name: str, count: int, seed: int = 7) -> None:
-        """Let a host's database grow by `count` posts of about 700 bytes with their indexes. Raises `LabError`."""
+        """Let a host's database grow by `count` posts of about 700 bytes with their indexes. Raises `ServerFailed`."""
         host = self.hosts[name]
         # As superuser, so that no foreign key is looked up for each row: they are right as they are made.
         script = f"SET session_replication_role = replica;\n{add_statuses_sql(count, seed, host.plan.domain)}"

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import asyncssh
 
-from backends.lab.ports import free_port, hold_port
+from backends.embedded.ports import free_port, hold_port
 
 WINDOW = 32 << 20
 _CHUNK = 1 << 18

@@ -15,13 +15,13 @@ import zstandard
 from cryptography.exceptions import InvalidTag
 
 from backends.config.load import load
+from backends.embedded import postgres
+from backends.embedded.keeper import marked
+from backends.embedded.processes import ServerFailed
 from backends.errors import ConfigurationError
-from backends.lab import postgres
 from backends.lab.host import LabHost
-from backends.lab.keeper import marked
 from backends.lab.lab import Lab
 from backends.lab.population import partition
-from backends.lab.processes import LabError
 
 
 def ssh(lab: Lab, host: LabHost, command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -224,7 +224,7 @@ def test_postgres_runs_though_its_programs_lie_in_a_closed_home(
 def test_a_broken_part_is_named_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(postgres._SETTINGS, "shared_buffers", "nonsense")
     lab = Lab(tmp_path / "lab", hosts=3, rows=10)
-    with pytest.raises(LabError, match=r"PostgreSQL did not come up.*shared_buffers"):
+    with pytest.raises(ServerFailed, match=r"PostgreSQL did not come up.*shared_buffers"):
         lab.start()
     assert not marked(lab.mark)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 
+from backends.embedded.keeper import marked
 from backends.lab.directory import mark_of
-from backends.lab.keeper import marked
 
 SSH = ("ssh", "-F", "none", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR")
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from backends.embedded.keeper import marked
 from backends.lab.directory import mark_of
-from backends.lab.keeper import marked
 
 PATIENCE = 90.0
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 import pytest
 
 from backends import lab
-from backends.lab.ports import free_port
+from backends.embedded.ports import free_port
 from backends.mastodon.installation import DatabasePlace, Installation, InstallKind
 from backends.model import Secret
 

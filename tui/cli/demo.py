@@ -112,8 +112,8 @@ def show(context: click.Context, hosts: int, directory: Path | None) -> None:
 
 def _paths(event: dict[str, Any]) -> Paths:
     """The places of the fleet; from here on every run that is started belongs to it and ends with it."""
+    from backends.embedded.keeper import VARIABLE
     from backends.lab.directory import mark_of
-    from backends.lab.keeper import VARIABLE
 
     config = Path(event["config"])
     paths = Paths(config, config.parent / "state", config.parent / "cache")

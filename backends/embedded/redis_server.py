@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.lab.ports import free_port
-from backends.lab.processes import LabError, Processes
+from backends.embedded.ports import free_port
+from backends.embedded.processes import Processes, ServerFailed
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -49,7 +49,7 @@ class RedisServer:
         return self.directory / "dump.rdb"
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises `LabError`."""
+        """Start it and wait until it answers. Raises `ServerFailed`."""
         settings = self.directory / "redis.conf"
         settings.touch(mode=0o600)
         settings.write_text(
@@ -71,7 +71,7 @@ class RedisServer:
                     return
                 time.sleep(0.01)
         self.stop()
-        raise LabError(f"the lab's Redis did not come up: {log.read_text(errors='replace')[-500:].strip()}")
+        raise ServerFailed(f"Redis did not come up: {log.read_text(errors='replace')[-500:].strip()}")
 
     def stop(self) -> None:
         """Stop it; it saves its data first, as Redis does on SIGTERM. Idempotent."""
