@@ -136,6 +136,8 @@ class JobResult:
     vaults: tuple[str, ...] = ()
     exit_code: int = 0
     """That of the error which ended it; 0 when it is done or was skipped."""
+    detail: str = ""
+    """One sentence on what was found or done, for restores, verifies and drills."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,7 @@ def result_json(result: JobResult) -> dict[str, Any]:
         "warnings": list(result.warnings),
         "vaults": list(result.vaults),
         "exit_code": result.exit_code,
+        "detail": result.detail,
     }
 
 
@@ -144,9 +145,23 @@ def parse_result(document: Any) -> JobResult | None:
             warnings=tuple(clean(str(text)) for text in document["warnings"]),
             vaults=tuple(clean(str(name), 80) for name in document["vaults"]),
             exit_code=int(document["exit_code"]),
+            detail=clean(str(document.get("detail", ""))),
         )
     except _NOT_OURS:
         return None
+
+
+def step_event(step: str, state: str) -> dict[str, Any]:
+    """What becomes of one step of a plan: `begun`, `done`, `failed` or `undone`."""
+    return {"event": "step", "step": step, "state": state}
+
+
+def parse_step(event: Mapping[str, Any]) -> tuple[str, str] | None:
+    """A step's id and state; None when it cannot be understood."""
+    step, state = event.get("step"), event.get("state")
+    if not isinstance(step, str) or state not in {"begun", "done", "failed", "undone"}:
+        return None
+    return clean(step, 80), str(state)
 
 
 def parse_lines(event: Mapping[str, Any]) -> list[LogLine]:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from backends.errors import Cancelled
 from backends.model import Asset, JobResult, JobSnapshot, JobState, Secret, utc_now
-from backends.runs.events import EventWriter, log_events, progress_event, result_event
+from backends.runs.events import EventWriter, log_events, progress_event, result_event, step_event
 from backends.untrusted import clean
 
 PROGRESS_SECONDS = 0.25
@@ -77,6 +77,10 @@ class RunJob:
     def begin(self, key: str) -> None:
         """Leave a trace of something that exists only when the snapshot commits; see `recover`."""
         self._events.write({"event": "begun", "job": self.id, "key": key})
+
+    def mark(self, step: str, state: str) -> None:
+        """Say what became of one step of a plan; see `events.step_event`."""
+        self._events.write(step_event(step, state))
 
     def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back on cancel; at once when that was before."""

@@ -38,10 +38,10 @@ def start_run(
 
     Args:
         paths: handed on to the run.
-        kind: `backup`.
+        kind: one of `backends.runs.kinds`.
         host: the host's name in the configuration.
         assets: its jobs.
-        options: `interactive` (default true): whether somebody may answer questions.
+        options: `interactive` (default true): whether somebody may answer questions; and what its kind needs.
 
     Raises:
         MastovaultError: the state directory cannot be written.

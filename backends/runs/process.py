@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from backends.config.paths import Paths
-from backends.errors import Cancelled, ConfigurationError, MastovaultError
+from backends.errors import Cancelled, MastovaultError
 from backends.model import Asset, JobResult, JobState, Secret
 from backends.operations.mishap import internal
 from backends.runs.control_server import ControlServer
 from backends.runs.events import EventWriter, summary_event
 from backends.runs.folder import SETTLED, Request, process_start, read_request, write_request
 from backends.runs.job import Publisher, RunJob
+from backends.runs.kinds import kind_of
 from backends.runs.questions import Questions
 from backends.runs.slots import allowed, turn
 
@@ -81,16 +82,15 @@ class _Run:
     def _work(self) -> None:
         for job in self._jobs.values():
             job.publish(now=True)
-        carry_out = _KINDS.get(self._request.kind)
-        if carry_out is None:
-            raise ConfigurationError(
-                f"this version knows no {self._request.kind} run", "Was it begun by another version of Mastovault?"
-            )
+        kind = kind_of(self._request)
         paths = Paths.find()
+        if kind.light:
+            kind.carry_out(paths, self._request, self._jobs, self._ended)
+            return
         with turn(paths.state_dir, allowed(paths.config_file), self._all_cancelled, self._waits):
             if self._all_cancelled():
                 raise Cancelled
-            carry_out(paths, self._request, self._jobs, self._ended)
+            kind.carry_out(paths, self._request, self._jobs, self._ended)
 
     def _waits(self) -> None:
         for job in self._jobs.values():
@@ -134,22 +134,6 @@ class _Run:
         for known in self._jobs.values():
             if job in (None, known.id):
                 known.cancel()
-
-
-def _back_up(
-    paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_result: Callable[[JobResult], None]
-) -> None:
-    # Imported here: a run that waits for its turn stays small.
-    from backends.config.load import load
-    from backends.operations.backup import back_up_host
-    from backends.runs.recover import recover
-
-    config = load(paths.config_file)
-    recover(paths, config)
-    back_up_host(config, paths, request.host, request.assets, jobs, request.id, on_result=on_result)
-
-
-_KINDS = {"backup": _back_up}
 
 
 def _say(line: str) -> None:

@@ -25,6 +25,11 @@ from backends.vault.format import read_format
 from backends.vault.open import open_vault
 
 _LEFTOVER_AGE = timedelta(days=1)
+_NEXT_STEP = {
+    "backup": "What it left behind is removed. Start it again.",
+    "restore": "`mastovault undo` shows it: it can be continued or rolled back.",
+    "undo": "`mastovault undo` shows it: it can be continued or rolled back.",
+}
 
 
 @dataclass(slots=True)
@@ -136,25 +141,30 @@ def _declare_lost(events: EventWriter, request: Request, trace: _Trace, config: 
         if stored is not None:
             results[asset] = JobResult(host=request.host, asset=asset, state=JobState.DONE, snapshot=stored)
             continue
-        attempt = Attempt(
-            host=request.host,
-            asset=asset,
-            run=request.id,
-            at=request.begun_at,
-            seconds=0.0,
-            state=JobState.FAILED,
-            error=LOST,
-        )
-        record_attempt(vaults, attempt)
+        if request.kind == "backup":
+            _record_failure(vaults, request, asset)
         results[asset] = JobResult(
             host=request.host,
             asset=asset,
             state=JobState.FAILED,
             error=LOST,
-            next_step="What it left behind is removed. Start it again.",
+            next_step=_NEXT_STEP.get(request.kind, "Start it again."),
             exit_code=1,
         )
     events.write(summary_event([results[asset] for asset in Asset if asset in results], lost=True))
+
+
+def _record_failure(vaults: Sequence[Vault], request: Request, asset: Asset) -> None:
+    attempt = Attempt(
+        host=request.host,
+        asset=asset,
+        run=request.id,
+        at=request.begun_at,
+        seconds=0.0,
+        state=JobState.FAILED,
+        error=LOST,
+    )
+    record_attempt(vaults, attempt)
 
 
 def _stored(vaults: Sequence[Vault], begun: Sequence[str]) -> str | None:

@@ -41,6 +41,8 @@ class RunView:
     jobs: tuple[JobSnapshot, ...] = ()
     results: tuple[JobResult, ...] = ()
     questions: tuple[Question, ...] = field(default_factory=tuple)
+    steps: tuple[tuple[str, str], ...] = ()
+    """Steps of its plan by id that have begun, in order, and what became of each: `events.step_event`."""
     who: str = ""
     """The user who began it."""
 

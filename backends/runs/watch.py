@@ -32,6 +32,7 @@ class _Known:
     jobs: dict[str, JobSnapshot] = field(default_factory=dict)
     results: dict[Asset, JobResult] = field(default_factory=dict)
     questions: dict[str, Question] = field(default_factory=dict)
+    steps: dict[str, str] = field(default_factory=dict)
     ended: bool = False
     lost: bool = False
     ended_at: datetime | None = None
@@ -121,6 +122,7 @@ def _update(known: _Known, now: datetime) -> None:
         jobs=tuple(known.jobs.values()),
         results=tuple(known.results[asset] for asset in Asset if asset in known.results),
         questions=tuple(known.questions.values()) if alive else (),
+        steps=tuple(known.steps.items()),
         who=request.who,
     )
 
@@ -157,6 +159,10 @@ def _apply(known: _Known, event: dict[str, Any]) -> None:
             known.questions[question.id] = question
     elif kind == "answered":
         known.questions.pop(str(event.get("id")), None)
+    elif kind == "step":
+        step = events.parse_step(event)
+        if step is not None:
+            known.steps[step[0]] = step[1]
     elif kind == "result":
         _keep(known, event)
     elif kind == "summary":

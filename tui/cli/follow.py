@@ -8,7 +8,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -26,6 +26,14 @@ _POLL = 0.1
 _LINE_SECONDS = 5.0
 
 
+class Order(NamedTuple):
+    """What one run is to do; `options` as its kind needs them (`backends.runs.kinds`)."""
+
+    kind: str
+    assets: tuple[Asset, ...]
+    options: Mapping[str, Any] = {}
+
+
 class Follower:
     """Shows what runs do, and asks the questions that they ask."""
 
@@ -38,6 +46,10 @@ class Follower:
         self._answered: set[str] = set()
 
     def back_up(self, work: Mapping[str, Sequence[Asset]], at_once: int) -> int:
+        """Back up assets, one run a host; see `carry_out`."""
+        return self.carry_out({host: Order("backup", tuple(assets)) for host, assets in work.items()}, at_once)
+
+    def carry_out(self, work: Mapping[str, Order], at_once: int = 4) -> int:
         """Start one run for each host, some at a time, follow them all, print the summary; returns the exit code.
 
         Ctrl-C (or SIGTERM) cancels the runs and waits for them; a second one waits no longer.
@@ -62,7 +74,7 @@ class Follower:
                         results[going.pop(view.id)] = _results(view)
                 for run in going.keys() - {view.id for view in views}:  # somebody removed its folder
                     host = going.pop(run)
-                    results[host] = [_failed(host, asset, LOST, "", 1) for asset in work[host]]
+                    results[host] = [_failed(host, asset, LOST, "", 1) for asset in work[host].assets]
                 if going:
                     time.sleep(_POLL)
         found = [result for host in work for result in results[host]]
@@ -80,14 +92,13 @@ class Follower:
                 return exit_code(results)
             time.sleep(_POLL)
 
-    def _start(
-        self, host: str, assets: Sequence[Asset], going: dict[str, str], results: dict[str, list[JobResult]]
-    ) -> None:
+    def _start(self, host: str, order: Order, going: dict[str, str], results: dict[str, list[JobResult]]) -> None:
         try:
-            options = {"interactive": self._interactive}
-            going[start_run(self._paths, kind="backup", host=host, assets=assets, options=options)] = host
+            options = {**order.options, "interactive": self._interactive}
+            going[start_run(self._paths, kind=order.kind, host=host, assets=order.assets, options=options)] = host
         except MastovaultError as error:
-            results[host] = [_failed(host, asset, error.sentence, error.next_step, error.exit_code) for asset in assets]
+            said = (error.sentence, error.next_step, error.exit_code)
+            results[host] = [_failed(host, asset, *said) for asset in order.assets]
 
     def _cancel(self, going: Mapping[str, str], told: set[str], *, first: bool) -> None:
         if not told and first:
@@ -139,7 +150,7 @@ class Follower:
             word = "done in part" if result.in_part else result.state.value
             facts = [show.size(result.bytes), show.span(result.seconds)] if result.bytes else []
             click.echo(" ".join([f"{result.host}/{result.asset}", word, *facts, result.snapshot or ""]).rstrip())
-            for text in (result.error, result.next_step, *result.warnings):
+            for text in (result.detail, result.error, result.next_step, *result.warnings):
                 if text:
                     click.echo(f"  {text}")
 
