@@ -1,0 +1,189 @@
+"""Choosing what to restore: restore points, snapshots by what the operator typed, and the way to their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from backends.archive.keys import load_identities
+from backends.archive.layout import SNAPSHOT_ID
+from backends.archive.manifest import Manifest
+from backends.archive.reader import read_manifest
+from backends.catalog import Catalog
+from backends.config.schema import Config
+from backends.errors import ConfigurationError, KeyUnavailable, MastovaultError, NotFound
+from backends.model import Asset, Secret, SnapshotInfo
+from backends.restore.source import Source
+from backends.untrusted import clean
+from backends.vault.base import Vault
+from backends.vault.open import open_vault
+
+_LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestorePoint:
+    """The snapshots of one run that belong together, and what was good at that time of the assets it did not copy."""
+
+    host: str
+    run: str
+    at: datetime
+    own: Mapping[Asset, SnapshotInfo]
+    older: Mapping[Asset, SnapshotInfo]
+    """The newest good ones from before: secrets that had not changed, media of another timer."""
+
+    @property
+    def snapshots(self) -> dict[Asset, SnapshotInfo]:
+        """All of it, by asset in order of importance."""
+        every = {**self.older, **self.own}
+        return {asset: every[asset] for asset in Asset if asset in every}
+
+
+def points(catalog: Catalog, host: str) -> list[RestorePoint]:
+    """The restore points of a host, newest first. Snapshots that failed a verification are in none."""
+    good = [snapshot for snapshot in catalog.snapshots(host) if not snapshot.verify_failed]
+    runs: dict[str, dict[Asset, SnapshotInfo]] = {}
+    for snapshot in good:
+        runs.setdefault(snapshot.run, {}).setdefault(snapshot.asset, snapshot)
+    made = [_point(host, run, own, good) for run, own in runs.items()]
+    return sorted(made, key=lambda point: point.at, reverse=True)
+
+
+def _point(host: str, run: str, own: Mapping[Asset, SnapshotInfo], good: Sequence[SnapshotInfo]) -> RestorePoint:
+    at = max(snapshot.at for snapshot in own.values())
+    older: dict[Asset, SnapshotInfo] = {}
+    for snapshot in good:
+        if snapshot.asset not in own and snapshot.at <= at:
+            older.setdefault(snapshot.asset, snapshot)
+    return RestorePoint(host=host, run=run, at=at, own=own, older=older)
+
+
+def resolve(config: Config, catalog: Catalog, text: str) -> dict[Asset, SnapshotInfo]:
+    """The snapshots that a text names.
+
+    `HOST` is its newest restore point, `HOST/ASSET` and `HOST/ASSET/latest` the newest good snapshot of an asset, a
+    run's id (or an unambiguous end of it) the restore point of that run, anything else a snapshot's id or an
+    unambiguous end of one.
+
+    Raises:
+        ConfigurationError: it names nothing, or more than one thing.
+    """
+    host, _, rest = text.partition("/")
+    if not rest and (host in config.hosts or catalog.snapshots(host)):
+        newest = next(iter(points(catalog, host)), None)
+        if newest is None:
+            raise _nothing(text)
+        return newest.snapshots
+    name, _, moment = rest.partition("/")
+    if name in {*Asset} and moment in {"", _LATEST}:
+        asset = Asset(name)
+        good = (snapshot for snapshot in catalog.snapshots(host, asset) if not snapshot.verify_failed)
+        found = next(good, None)
+        if found is None:
+            raise _nothing(text)
+        return {asset: found}
+    return _by_end(catalog, text)
+
+
+def _by_end(catalog: Catalog, text: str) -> dict[Asset, SnapshotInfo]:
+    known = catalog.snapshots()
+    exact = [snapshot for snapshot in known if snapshot.id == text]
+    ending = exact or [snapshot for snapshot in known if text and snapshot.id.endswith(text)]
+    if len(ending) == 1:
+        return {ending[0].asset: ending[0]}
+    runs = {(snapshot.host, snapshot.run) for snapshot in known if text and snapshot.run.endswith(text)}
+    if not ending and len(runs) == 1:
+        host, run = runs.pop()
+        return next(point for point in points(catalog, host) if point.run == run).snapshots
+    if ending or runs:
+        raise ConfigurationError(f"more than one snapshot ends in {clean(text, 80)!r}", "Type more of it.")
+    raise _nothing(text)
+
+
+def _nothing(text: str) -> ConfigurationError:
+    return ConfigurationError(f"{clean(text, 120)!r} names no snapshot", "`mastovault list` shows them.")
+
+
+def sources(
+    config: Config,
+    catalog: Catalog,
+    snapshots: Mapping[Asset, str],
+    ask: Callable[[str], Secret | None] | None = None,
+    log: Callable[[str], None] = lambda _line: None,
+) -> dict[Asset, Source]:
+    """The way to the bytes of some snapshots: their manifests, the vaults that hold them, and what opens them.
+
+    Args:
+        config: the configuration; its vaults are tried in the order they are written in.
+        catalog: knows which vault holds what.
+        snapshots: a snapshot's id for each asset.
+        ask: asks for the passphrase of the identity.
+        log: told of vaults that cannot be used.
+
+    Raises:
+        KeyUnavailable: there is no identity, or it does not open.
+        NotFound, VaultError: no vault holds one of them, or none that does can be used.
+    """
+    identities = open_identities(config, ask)
+    opened: dict[str, Vault] = {}
+    found = {}
+    for asset, snapshot in snapshots.items():
+        if not SNAPSHOT_ID.fullmatch(snapshot):
+            raise _nothing(snapshot)
+        manifest, vaults = _holding(config, catalog, snapshot, opened, log)
+        found[asset] = Source(manifest=manifest, vaults=vaults, identities=identities)
+    return found
+
+
+def open_identities(config: Config, ask: Callable[[str], Secret | None] | None = None) -> list[object]:
+    """What opens the backups. Raises `KeyUnavailable`."""
+    path = config.encryption.identity
+    if path is None:
+        raise KeyUnavailable(
+            "no identity is configured, so no backup can be read",
+            "Set `identity` below [encryption] to the file of one of the recipients.",
+        )
+    return load_identities(path.expanduser(), ask or (lambda _prompt: None))
+
+
+def _holding(
+    config: Config, catalog: Catalog, snapshot: str, opened: dict[str, Vault], log: Callable[[str], None]
+) -> tuple[Manifest, list[Vault]]:
+    known = next((info for info in catalog.snapshots() if info.id == snapshot), None)
+    names = [name for name in config.vaults if known is None or name in known.vaults]
+    manifest: Manifest | None = None
+    vaults = []
+    last: MastovaultError | None = None
+    for name in names:
+        try:
+            vault = opened.setdefault(name, open_vault(name, config.vaults[name]))
+            read = read_manifest(vault, snapshot)
+        except NotFound:
+            continue
+        except MastovaultError as error:
+            last = error
+            log(f"note: the copy of {snapshot} in {name} cannot be used: {error.sentence}")
+            continue
+        if manifest is not None and read != manifest:
+            log(f"note: {name} holds another manifest of {snapshot}; it is left aside")
+            continue
+        manifest = read
+        vaults.append(vault)
+    if manifest is None:
+        raise last or NotFound(f"no vault holds {clean(snapshot, 120)}", "`mastovault list` shows what there is.")
+    return manifest, vaults
+
+
+def openable(source: Source) -> None:
+    """Read the first bytes of one object, so that a wrong key shows before anything begins.
+
+    Raises:
+        KeyUnavailable: no identity opens it.
+        Damaged, VaultError: no copy of it can be read.
+    """
+    if not source.manifest.objects:
+        return
+    smallest = min(source.manifest.objects, key=lambda entry: entry.bytes)
+    with source.open(smallest) as stream:
+        stream.read(1)
