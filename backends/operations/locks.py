@@ -1,4 +1,4 @@
-"""One backup of one asset at a time on this machine; a lock ends with the process that holds it."""
+"""One run at a time on one asset, on this machine; a lock ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from backends.untrusted import clean
 
 
 @contextlib.contextmanager
-def hold(state_dir: Path, host: str, asset: Asset, run: str) -> Iterator[None]:
-    """Hold the lock of an asset for as long as the block runs.
+def hold(state_dir: Path, host: str, asset: Asset, run: str, doing: str = "backed up") -> Iterator[None]:
+    """Hold the lock of an asset for as long as the block runs; `doing` says what for, to whoever comes second.
 
     Raises:
         Locked: another run holds it; the sentence says which, and since when.
@@ -30,11 +30,11 @@ def hold(state_dir: Path, host: str, asset: Asset, run: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Locked(
-                f"{host}/{asset} is being backed up by {_holder(handle)}",
+                f"{host}/{asset} is being {_holder(handle)}",
                 "Wait for it, or cancel it: `mastovault runs` shows it.",
             ) from None
         os.ftruncate(handle, 0)
-        os.pwrite(handle, _mark(run), 0)
+        os.pwrite(handle, _mark(run, doing), 0)
         yield
     finally:
         os.close(handle)
@@ -48,14 +48,15 @@ def whoami() -> str:
         return str(os.getuid())
 
 
-def _mark(run: str) -> bytes:
-    document = {"run": run, "pid": os.getpid(), "who": whoami(), "since": rfc3339(utc_now())}
+def _mark(run: str, doing: str) -> bytes:
+    document = {"run": run, "doing": doing, "pid": os.getpid(), "who": whoami(), "since": rfc3339(utc_now())}
     return json.dumps(document).encode()
 
 
 def _holder(handle: int) -> str:
     try:
         known = json.loads(os.pread(handle, 1000, 0))
-        return clean(f"{known['who']}, run {known['run']} (pid {known['pid']}), since {known['since']}", 200)
-    except (ValueError, KeyError, TypeError):
-        return "another run"
+        by = f"{known['who']}, run {known['run']} (pid {known['pid']}), since {known['since']}"
+        return clean(f"{known.get('doing', 'backed up')} by {by}", 200)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "worked on by another run"

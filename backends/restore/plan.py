@@ -69,6 +69,8 @@ class RestoreRequest:
     """Media: files that the snapshot does not hold are moved aside."""
     accept: tuple[str, ...] = ()
     """Findings that were overridden by typing their word: see `Finding.accept`."""
+    confirm: str = ""
+    """What the operator typed; a restore does not run unless it is its plan's `confirm`."""
     at: datetime
 
     @property
