@@ -11,7 +11,7 @@ from backends.assets.database_session import ask_once
 from backends.catalog import Catalog
 from backends.config.paths import Paths
 from backends.config.schema import Config
-from backends.errors import ConfigurationError, MastovaultError
+from backends.errors import ConfigurationError, DiscoveryFailed, MastovaultError
 from backends.model import Asset, JobResult, Secret
 from backends.operations.choose import sources
 from backends.operations.line import Line
@@ -19,7 +19,7 @@ from backends.operations.restore import OnResult, failed, holding
 from backends.operations.restore_walk import Walk, outcome
 from backends.operations.restores import RestoreRecord, folder_of, restores
 from backends.progress import Job
-from backends.restore.journal import Journal, opened
+from backends.restore.journal import Journal, State, opened
 from backends.restore.parts import actions_of
 from backends.restore.source import Source
 from backends.restore.target import find_target
@@ -78,7 +78,7 @@ def _possible(paths: Paths, restore: str, what: str) -> RestoreRecord:
     return record
 
 
-def _carry_out(walk: Walk, journal: Journal, what: str) -> str:
+def _carry_out(walk: Walk, journal: Journal, what: str) -> State:
     if what == "forget":
         return walk.forget()
     if what in {"rollback", "undo"}:
@@ -96,7 +96,12 @@ def _walk(
     if what == "resume" and not journal.known.walk:
         found = sources(config, Catalog(paths.cache_dir), request.snapshots, main.ask, main.log)
     connection = line.connect(main.log, time.sleep, main.ask)
-    target = find_target(connection, config.hosts[request.host], request, found)
+    try:
+        target = find_target(connection, config.hosts[request.host], request, found)
+    except DiscoveryFailed:
+        # A machine that was bare when it began is so again: only the secrets say where things are.
+        found = sources(config, Catalog(paths.cache_dir), request.snapshots, main.ask, main.log)
+        target = find_target(connection, config.hosts[request.host], request, found)
     actions = actions_of(request, journal.known.facts)
     return Walk(config, journal, actions, found, target, line, jobs)
 
