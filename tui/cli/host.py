@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from typing import Any
 
 import click
-from backends.catalog import Catalog
 
+from backends.catalog import Catalog
 from backends.config import save
 from backends.config.load import load
 from backends.config.paths import Paths
 from backends.config.schema import HostConfig
 from backends.errors import ConfigurationError, HostKeyUnknown, MastovaultError
 from backends.mastodon.installation import Installation
-from backends.model import HostState, Secret, rfc3339
+from backends.model import HostState, rfc3339
 from backends.untrusted import clean
 from tui.cli import show
+from tui.cli.ask import ask
 
 
 @click.group("host")
 def command() -> None:
     """Add, probe, list or forget hosts."""
-
-
-def _ask(prompt: str) -> Secret | None:
-    return Secret(getpass.getpass(prompt + ": ")) if sys.stdin.isatty() else None
 
 
 def _host(paths: Paths, name: str) -> HostConfig:
@@ -74,13 +70,13 @@ def _discover(name: str, host: HostConfig, accept_key: str | None) -> Installati
     from backends.mastodon.discovery import discover
 
     try:
-        with open_connection(name, host, ask=_ask) as connection:
+        with open_connection(name, host, ask=ask) as connection:
             return discover(connection, name, host)
     except HostKeyUnknown as error:
         if not _trusted(error, accept_key):
             raise
         accept(name, host, error)
-    with open_connection(name, host, ask=_ask) as connection:
+    with open_connection(name, host, ask=ask) as connection:
         return discover(connection, name, host)
 
 

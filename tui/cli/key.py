@@ -161,7 +161,7 @@ def check(paths: Paths, confirm_custody: bool) -> None:
     from backends.archive import codec, keys
 
     encryption = load(paths.config_file).encryption
-    identities = keys.load_identities(_identity_path(paths), _ask)
+    identities = keys.load_identities(_identity_path(paths), ask)
     stored = io.BytesIO()
 
     def keep(data: bytes) -> None:
@@ -184,7 +184,3 @@ def _identity_path(paths: Paths) -> Path:
     if identity is None:
         raise KeyUnavailable("no identity is configured on this machine", "`mastovault key new` makes one.")
     return identity.expanduser()
-
-
-def _ask(prompt: str) -> Secret | None:
-    return Secret(getpass.getpass(prompt + ": ")) if sys.stdin.isatty() else None
