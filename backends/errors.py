@@ -5,7 +5,7 @@ The exit codes are those of docs/commands.md: 1 failed, 2 usage or configuration
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class MastovaultError(Exception):
@@ -23,6 +23,13 @@ class MastovaultError(Exception):
         super().__init__(sentence)
         self.sentence = sentence
         self.next_step = next_step
+
+    def reword(self, sentence: str, next_step: str | None = None) -> Self:
+        """Say the same fault with what became of it; the kind and the exit code stay."""
+        self.args = (sentence,)
+        self.sentence = sentence
+        self.next_step = self.next_step if next_step is None else next_step
+        return self
 
 
 class ConfigurationError(MastovaultError):

@@ -159,25 +159,22 @@ class Walk:
             self.back("rollback")
         except MastovaultError as second:
             self._journal.end("open", f"{said}; and rolling back stopped: {second.sentence}")
-            error.args = (f"{said}; rolling back stopped: {second.sentence}",)
-            error.sentence = error.args[0]
-            error.next_step = (
-                f"`mastovault restore --roll-back {self._request.id}` goes on with that, "
-                f"`mastovault restore --resume {self._request.id}` with the restore."
+            error.reword(
+                f"{said}; rolling back stopped: {second.sentence}",
+                f"{second.next_step} Then `mastovault restore --roll-back {self._request.id}` goes on with it.".strip(),
             )
         else:
             self._journal.end("rolled_back", said)
-            error.sentence = f"{said.rstrip('.')}; rolled back, the live server is as it was"
+            error.reword(f"{said.rstrip('.')}; rolled back, the live server is as it was")
 
     def _attention(self, error: MastovaultError) -> MastovaultError:
         """What to say when the new data is in place and Mastodon does not come up with it."""
         self._journal.end("attention", error.sentence)
-        error.sentence = f"the new data is in place, but {error.sentence}"
-        error.next_step = (
+        return error.reword(
+            f"the new data is in place, but {error.sentence}",
             f"{error.next_step} Then `mastovault restore --resume {self._request.id}` goes on, "
-            f"or `mastovault undo {self._request.id}` brings back what was there."
-        ).strip()
-        return error
+            f"or `mastovault undo {self._request.id}` brings back what was there.".strip(),
+        )
 
     def _job(self, action: Action) -> Job:
         asset = action.info.asset

@@ -23,7 +23,6 @@ from backends.mastodon.redis_roles import redis_roles
 from backends.model import Asset, Secret
 from backends.restore.base import Target
 from backends.restore.plan import RestoreRequest
-from backends.restore.secrets_source import environment_of
 from backends.restore.source import Source
 from backends.untrusted import clean
 
@@ -59,6 +58,8 @@ def find_target(
     if kept is not None:
         found = _with(connection, host, found, kept)
     elif secrets is not None and not _has_settings(found):
+        from backends.restore.secrets_source import environment_of
+
         found = _with(connection, host, found, environment_of(secrets).values)
     return Target(
         name=request.host,

@@ -15,6 +15,7 @@ from backends.config.load import load
 from backends.config.paths import Paths
 from backends.errors import ConfigurationError, KeyUnavailable
 from backends.model import Secret
+from tui.cli.ask import ask
 
 _CHECK_LETTERS = 6
 

@@ -31,7 +31,10 @@ from tui.cli.follow import Follower, Order
 @click.option("--confirm", metavar="NAME", help="What the plan asks to be typed: HOST/ASSET, or HOST.")
 @click.option("--only", "only", metavar="ASSET,...", help="Of a restore point, only these assets.")
 @click.option(
-    "--redis", type=click.Choice([*RedisChoice]), default="restore", help="Bring Redis back, or start it empty."
+    "--redis",
+    type=click.Choice([choice.value for choice in RedisChoice]),
+    default="restore",
+    help="Bring Redis back, or start it empty.",
 )
 @click.option("--path", "subtree", default="", help="Media: only what is below this path.")
 @click.option("--exact", is_flag=True, help="Media: move aside what the snapshot does not hold.")

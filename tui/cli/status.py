@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 import click
-from backends.catalog import Catalog
 
+from backends.catalog import Catalog
 from backends.config.load import load
 from backends.config.paths import Paths
 from backends.errors import ConfigurationError

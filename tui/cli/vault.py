@@ -6,8 +6,8 @@ import secrets
 from pathlib import Path
 
 import click
-from backends.catalog import Catalog
 
+from backends.catalog import Catalog
 from backends.config import save
 from backends.config.load import load
 from backends.config.paths import Paths
