@@ -14,6 +14,7 @@ SELECT jsonb_build_object(
   'database_bytes', pg_database_size(d.oid), 'encoding', pg_encoding_to_char(d.encoding),
   'collate', d.datcollate, 'ctype', d.datctype,
   'locale_provider', to_jsonb(d) ->> 'datlocprovider', 'collation_version', to_jsonb(d) ->> 'datcollversion',
+  'locale', coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
   'snapshot_at', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
 FROM pg_database d WHERE d.datname = current_database()
 """
@@ -48,6 +49,10 @@ SELECT jsonb_build_object(
   'materialized_views', (SELECT count(*) FROM {_RELATIONS} WHERE c.relkind = 'm' AND {_OWN_RELATION}),
   'functions', (SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
      WHERE {_OURS} AND {_NOT_AN_EXTENSION.format(catalog="pg_proc", object="p")}),
+  'schemas', (SELECT coalesce(jsonb_agg(DISTINCT found.name), '[]') FROM (
+     SELECT n.nspname::text AS name FROM {_RELATIONS} WHERE {_OWN_RELATION} AND c.relpersistence <> 't'
+     UNION ALL SELECT n.nspname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+     WHERE {_OURS} AND {_NOT_AN_EXTENSION.format(catalog="pg_proc", object="p")}) found),
   'extensions', (SELECT coalesce(jsonb_object_agg(extname, extversion), '{{}}') FROM pg_extension),
   'timestamp_id', EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
      WHERE p.proname = 'timestamp_id' AND n.nspname = 'public'))
