@@ -107,9 +107,8 @@ class Restores:
         """Make a restore point."""
         wanted = assets or tuple(Asset)
         jobs = dict.fromkeys(wanted, WatchedJob())
-        results = back_up_host(
-            self.world.config, self.world.paths, self.name, wanted, jobs, f"run{secrets.token_hex(4)}"
-        )
+        run = run or f"run{secrets.token_hex(4)}"
+        results = back_up_host(self.world.config, self.world.paths, self.name, wanted, jobs, run)
         assert {result.state for result in results} == {JobState.DONE}, results
 
     def request(self, *assets: Asset, host: str = "", **changes: Any) -> RestoreRequest:
