@@ -20,7 +20,7 @@ def need(*programs: str) -> list[str]:
     """The paths of programs that a test cannot do without; skips the test when one is missing (fails with CI=true)."""
     missing = [program for program in programs if find(program) is None]
     if missing:
-        _stop(f"needs {', '.join(missing)}, which scripts/test-servers installs when it may")
+        stop(f"needs {', '.join(missing)}, which scripts/test-servers installs when it may")
     return [found for program in programs if (found := find(program))]
 
 
@@ -30,7 +30,8 @@ def need_root(why: str) -> None:
         pytest.skip(f"needs root: {why}")
 
 
-def _stop(reason: str) -> NoReturn:
+def stop(reason: str) -> NoReturn:
+    """Skip the test; where everything must be there (CI), fail it."""
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(reason)
     pytest.skip(reason)
