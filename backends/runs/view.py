@@ -45,6 +45,8 @@ class RunView:
     """Steps of its plan by id that have begun, in order, and what became of each: `events.step_event`."""
     who: str = ""
     """The user who began it."""
+    restore: str = ""
+    """The restore that it carries out or takes back, by its id; empty for other kinds."""
 
     @property
     def active(self) -> bool:

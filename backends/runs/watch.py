@@ -15,6 +15,7 @@ from backends.runs import events
 from backends.runs.folder import RUN_ID, Request, folders, is_alive, read_request, runs_dir
 from backends.runs.tail import Tail
 from backends.runs.view import LogLine, Question, RunView
+from backends.untrusted import clean
 
 _MAX_LINES = 20_000
 _OPEN_LOGS = 8
@@ -124,7 +125,14 @@ def _update(known: _Known, now: datetime) -> None:
         questions=tuple(known.questions.values()) if alive else (),
         steps=tuple(known.steps.items()),
         who=request.who,
+        restore=_restore(request),
     )
+
+
+def _restore(request: Request) -> str:
+    asked = request.options.get("request")
+    found = asked.get("id") if isinstance(asked, dict) else request.options.get("restore")
+    return clean(found, 80) if isinstance(found, str) else ""
 
 
 def _worthwhile(lines: Iterable[bytes]) -> list[dict[str, Any]]:
