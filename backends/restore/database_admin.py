@@ -113,12 +113,16 @@ def admin_place(connection: Connection, place: DatabasePlace) -> DatabasePlace:
     return find_admin(connection, place).place
 
 
-def find_admin(connection: Connection, place: DatabasePlace) -> Admin:
-    """As `admin_place`, with all that was learnt on the way. Raises the same."""
+def find_admin(connection: Connection, place: DatabasePlace, *, prefer: tuple[str, str | None] | None = None) -> Admin:
+    """As `admin_place`, with all that was learnt on the way. Raises the same.
+
+    `prefer` is a role and a system user that were good enough before: they are tried first.
+    """
     lacking: list[str] = []
     refused: AssetFailed | None = None
     box: Toolbox | None = None
-    for candidate in _candidates(connection, place):
+    candidates = _candidates(connection, place)
+    for candidate in sorted(candidates, key=lambda each: (each.user, each.as_user) != prefer):
         try:
             box = box or find_toolbox(connection, candidate)
             maintenance, answer = _rights(connection, candidate, place, box.psql)
@@ -229,6 +233,16 @@ def _nobody(host: str, place: DatabasePlace, lack: str, refused: AssetFailed | N
     )
 
 
+class Refused(AssetFailed):
+    """PostgreSQL refused a statement.
+
+    Attributes:
+        said: what it said, cleaned.
+    """
+
+    said = ""
+
+
 def execute(
     connection: Connection, place: DatabasePlace, psql: str, statements: Sequence[str], *, timeout: float = 600.0
 ) -> str:
@@ -237,7 +251,7 @@ def execute(
     They go over stdin, never in an argument.
 
     Raises:
-        AssetFailed: one was refused; those before it hold.
+        Refused: one was refused; those before it hold.
         CommandFailed: it took longer than `timeout` seconds.
     """
     script = _SESSION + "\n".join(f"{statement.rstrip(';')};" for statement in statements) + "\n"
@@ -249,14 +263,18 @@ def execute(
     return done.text
 
 
-def refusal(said: str, host: str, place: DatabasePlace) -> AssetFailed:
+def refusal(said: str, host: str, place: DatabasePlace) -> Refused:
     """What PostgreSQL's refusal of a statement means."""
     line = telling_line(said).removeprefix("ERROR:").strip()
     if "No space left on device" in said:
-        return AssetFailed(f"PostgreSQL on {host} has no room left: {line}", "Free some space there and restore again.")
-    if "already exists" in line or "does not exist" in line or "permission denied" in line or "must be" in line:
-        return AssetFailed(f"PostgreSQL on {host} refused: {line}", "Look at the job's log.")
-    return explain(said, host, place)
+        known = Refused(f"PostgreSQL on {host} has no room left: {line}", "Free some space there and restore again.")
+    elif re.search("already exists|does not exist|permission denied|must be", line):
+        known = Refused(f"PostgreSQL on {host} refused: {line}", "Look at the job's log.")
+    else:
+        meant = explain(said, host, place)
+        known = Refused(meant.sentence, meant.next_step)
+    known.said = clean(said, 2000)
+    return known
 
 
 def drop_database(connection: Connection, admin: Admin, database: str) -> None:
