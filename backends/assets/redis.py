@@ -76,12 +76,12 @@ class RedisAsset:
 
     def probe(self, connection: Connection, installation: Installation) -> AssetObservation:
         """Does it answer, which version, how much memory, how many jobs wait."""
-        places = _saved_places(installation)
+        places = saved_places(installation)
         if not places:
             return AssetObservation(asset=Asset.REDIS, present=False, detail="no Redis is known for this host")
         try:
             servers = find_servers(connection, installation)
-            waiting = sum(_depths(connection, server, installation).waiting for server in servers)
+            waiting = sum(depths_of(connection, server, installation).waiting for server in servers)
         except AssetFailed as error:
             return AssetObservation(asset=Asset.REDIS, present=True, detail="not asked", warnings=(error.sentence,))
         used = sum(_number(server.info, "used_memory") for server in servers)
@@ -93,7 +93,7 @@ class RedisAsset:
 
     def plan_backup(self, connection: Connection, installation: Installation) -> Plan:
         """Save, read, check, per server."""
-        places = _saved_places(installation)
+        places = saved_places(installation)
         if not places:
             return Plan(host=connection.host, asset=Asset.REDIS, steps=(), blocked="No Redis is known for this host.")
         names = " and ".join(dict.fromkeys(where(place) for place in places))
@@ -132,7 +132,7 @@ class RedisAsset:
 def find_servers(connection: Connection, installation: Installation) -> list[Server]:
     """The servers of the roles worth saving, each once however it is addressed. Raises `AssetFailed`."""
     servers: dict[str, Server] = {}
-    for place in _saved_places(installation):
+    for place in saved_places(installation):
         with open_redis(connection, place) as client:
             info = _info(client)
         identity = str(info.get("run_id") or where(place))
@@ -142,7 +142,8 @@ def find_servers(connection: Connection, installation: Installation) -> list[Ser
     return list(servers.values())
 
 
-def _saved_places(installation: Installation) -> list[RedisPlace]:
+def saved_places(installation: Installation) -> list[RedisPlace]:
+    """The roles worth saving, base first."""
     places = {place.role: place for place in reversed(installation.redis) if place.role in _SAVED_ROLES}
     return [places[role] for role in _SAVED_ROLES if role in places]
 
@@ -165,7 +166,7 @@ def _save_server(context: BackupContext, writer: SnapshotWriter, server: Server)
         )
     for concern in _concerns(server):
         job.log(concern)
-    depths = _depths(context.connection, server, context.installation)
+    depths = depths_of(context.connection, server, context.installation)
     with open_redis(context.connection, server.place) as client, _open_snapshot(context, client, server) as (way, rdb):
         job.log(f"{server.name}: reading the snapshot by {way}")
         name = "dump.rdb" if "base" in server.roles else f"dump-{server.roles[0]}.rdb"
@@ -180,7 +181,7 @@ def _save_server(context: BackupContext, writer: SnapshotWriter, server: Server)
         "rdb_version": rdb.header.version,
         "saved_at": rdb.header.created_at,
         "way": way,
-        "keys": _keys(server.info),
+        "keys": keys_of(server.info),
         "jobs": asdict(depths) | {"waiting": depths.waiting},
         "replication_role": clean(str(server.info.get("role", "")), 20),
         "aof": bool(_number(server.info, "aof_enabled")),
@@ -235,9 +236,9 @@ def _saved_file(context: BackupContext, client: redis.Redis, server: Server) -> 
         return None
 
 
-def _depths(connection: Connection, server: Server, installation: Installation) -> Depths:
+def depths_of(connection: Connection, server: Server, installation: Installation) -> Depths:
     """How many jobs wait, by queue and in Sidekiq's sets; what may not be asked is left out."""
-    places = {place.role: place for place in _saved_places(installation)}
+    places = {place.role: place for place in saved_places(installation)}
     if "sidekiq" in places and "sidekiq" not in server.roles:
         return Depths()  # another server has them
     namespace = installation.environment.get("REDIS_NAMESPACE")
@@ -254,7 +255,7 @@ def _depths(connection: Connection, server: Server, installation: Installation) 
     return depths
 
 
-def _keys(info: dict[str, Any]) -> dict[str, int]:
+def keys_of(info: dict[str, Any]) -> dict[str, int]:
     """Keys per database, as INFO keyspace says."""
     return {
         clean(name, 10): _number(value, "keys")
