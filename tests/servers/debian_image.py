@@ -18,7 +18,7 @@ from tests.servers.need import find, need, need_root, stop
 FILES = Path(__file__).with_name("debian_files")
 _SUITE = "bookworm"
 _PACKAGES = (
-    *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "procps", "adduser"),
+    *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "procps", "adduser", "curl"),
     *("postgresql", "redis-server", "python3-minimal", "python3-psycopg2", "age", "zstd"),
 )
 _TOOLS = ("debootstrap", "unshare", "nsenter", "setpriv", "mount", "pivot_root", "hostname", "findmnt")

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psycopg2  # type: ignore[import-not-found, unused-ignore]
+import psycopg2  # type: ignore[import-untyped]
 
 REQUIRED = ("LOCAL_DOMAIN", "SECRET_KEY_BASE", "ACTIVE_RECORD_ENCRYPTION_PRIMARY_KEY")
 ENV: dict[str, str] = {}

@@ -1,0 +1,162 @@
+"""A Mastodon on a Debian host that was backed up, and its operator: what tests of restores begin with."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.servers.debian import Debian
+from tests.servers.debian_mastodon import ROOT, Mastodon
+from tests.servers.debian_operator import Operator
+
+SECRETS = ("SECRET_KEY_BASE", "ACTIVE_RECORD_ENCRYPTION_PRIMARY_KEY", "VAPID_PRIVATE_KEY")
+_REDIS = ("LLEN queue:push", "LLEN queue:default", "ZCARD retry", "ZCARD schedule", "GET stat:processed")
+
+
+@dataclass(frozen=True)
+class State:
+    """What a host holds, to be compared before and after."""
+
+    counts: dict[str, int]
+    media: dict[str, tuple[str, str, int]]
+    settings: tuple[str, str]
+    redis: tuple[str, ...]
+
+    @classmethod
+    def of(cls, mastodon: Mastodon) -> State:
+        """Look at a host."""
+        host = mastodon.host
+        settings = f"{ROOT}/.env.production"
+        return cls(
+            mastodon.counts(),
+            mastodon.media(),
+            (host.run('stat -c "%a %U:%G" "$1"', settings).strip(), host.run('sha256sum <"$1"', settings).strip()),
+            (
+                *(host.redis(*words.split()) for words in _REDIS),
+                host.run("redis-cli --scan --pattern 'feed:home:*' | sort | sha256sum").strip(),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class World:
+    """The host, what it held when it was backed up, and who looks after it.
+
+    Attributes:
+        snapshots: the results of the backup by asset.
+    """
+
+    host: Debian
+    mastodon: Mastodon
+    operator: Operator
+    snapshots: dict[str, dict[str, Any]]
+    good: State
+
+    def state(self) -> State:
+        """What the host holds now."""
+        return State.of(self.mastodon)
+
+    def leftovers(self) -> list[str]:
+        """What a restore made or kept aside on the host: databases, files and directories."""
+        names = "-name '*.before-*' -o -name '*mastovault*' -o -name '*_before_*'"
+        places = "/home /var/lib/redis /var/lib/postgresql /etc /tmp /var/tmp /root /run"
+        found = self.host.run(f"find {places} -xdev \\( {names} \\) -print 2>/dev/null || true").split()
+        return [
+            *found,
+            *(name for name in self.mastodon.databases() if name not in {"postgres", "mastodon_production"}),
+        ]
+
+    def pristine(self) -> bool:
+        """Whether all is as it was before anything was damaged or restored."""
+        try:
+            return self.mastodon.healthy() and not self.leftovers() and self.state() == self.good
+        except AssertionError:
+            return False
+
+    def restores(self) -> list[dict[str, Any]]:
+        """What was restored, the newest first."""
+        listed: list[dict[str, Any]] = json.loads(self.operator.must("undo", "--json"))["restores"]
+        return sorted(listed, key=lambda record: str(record["at"]), reverse=True)
+
+    def forget_all(self) -> None:
+        """Give up every way back."""
+        for record in self.restores():
+            if "forget" in record["can"]:
+                self.operator.must("undo", record["id"], "--forget", "--confirm", record["confirm"])
+
+    def undo(self) -> dict[str, dict[str, Any]]:
+        """Undo the newest restore."""
+        record = self.restores()[0]
+        assert "undo" in record["can"], record
+        return self.operator.done("undo", record["id"], "--confirm", record["confirm"])
+
+    def journal(self) -> list[dict[str, Any]]:
+        """The newest restore's journal as far as it is written; empty when there is none."""
+        folders = sorted((self.operator.home / "state/restores").glob("*/journal.jsonl"))
+        if not folders:
+            return []
+        lines = folders[-1].read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def await_step(self, step: str, known: int, *, timeout: float = 60.0) -> None:
+        """Wait until a restore after the first `known` has begun a step."""
+        until = time.monotonic() + timeout
+        while True:
+            folders = list((self.operator.home / "state/restores").glob("*/journal.jsonl"))
+            if len(folders) > known and any(
+                event.get("event") == "begin" and event.get("step") == step for event in self.journal()
+            ):
+                return
+            assert time.monotonic() < until, f"no restore begins {step}: {self.journal()}"
+            time.sleep(0.002)
+
+
+@dataclass
+class Watch:
+    """How long web did not answer at all, at the longest, in seconds."""
+
+    longest: float = 0.0
+
+
+@contextmanager
+def watched(mastodon: Mastodon) -> Iterator[Watch]:
+    """Ask web all the time, for as long as the block runs."""
+    watch, ended = Watch(), threading.Event()
+
+    def look() -> None:
+        answered = time.monotonic()
+        while not ended.wait(0.05):
+            if mastodon.host.get(3000, "/health")[0]:
+                answered = time.monotonic()
+            watch.longest = max(watch.longest, time.monotonic() - answered)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        ended.set()
+        thread.join()
+
+
+def add_host(operator: Operator, name: str, host: Debian, *, user: str = "admin", probe: bool = True) -> None:
+    """Add a host to the operator's configuration as they would."""
+    login = (f"{user}@127.0.0.1:{host.ssh_port}", "--identity-file", str(host.key), "--become", "sudo")
+    how = ("--accept-key", host.fingerprint) if probe else ("--no-probe",)
+    operator.must("host", "add", name, *login, *how)
+    operator.secrets.append(host.password)
+
+
+def back_up(host: Debian, mastodon: Mastodon, home: Path) -> World:
+    """A new operator who has backed the host up."""
+    operator = Operator(home, [mastodon.values[name] for name in SECRETS])
+    add_host(operator, "social", host)
+    # Sidekiq writes while it runs; what is compared later must not change between the look and the backup.
+    snapshots = operator.done("backup", "social")
+    return World(host, mastodon, operator, snapshots, State.of(mastodon))
