@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.assets.database_access import explain, shown_place, telling_line, through_pgbouncer
-from backends.assets.database_session import ask_once, psql_command
+from backends.assets.database_session import open_session, psql_command
 from backends.connection.base import Command, Connection
 from backends.errors import AssetFailed, BecomeRefused, CommandFailed
 from backends.mastodon.database_place import DEFAULT_SOCKET_DIR
@@ -113,14 +113,23 @@ def admin_place(connection: Connection, place: DatabasePlace) -> DatabasePlace:
     return find_admin(connection, place).place
 
 
-def find_admin(connection: Connection, place: DatabasePlace, *, prefer: tuple[str, str | None] | None = None) -> Admin:
+def find_admin(
+    connection: Connection,
+    place: DatabasePlace,
+    *,
+    prefer: tuple[str, str | None] | None = None,
+    box: Toolbox | None = None,
+) -> Admin:
     """As `admin_place`, with all that was learnt on the way. Raises the same.
 
-    `prefer` is a role and a system user that were good enough before: they are tried first.
+    Args:
+        connection: the host.
+        place: where Mastodon's database is.
+        prefer: a role and a system user that were good enough before: they are tried first.
+        box: the host's programs, where they are known already.
     """
     lacking: list[str] = []
     refused: AssetFailed | None = None
-    box: Toolbox | None = None
     candidates = _candidates(connection, place)
     for candidate in sorted(candidates, key=lambda each: (each.user, each.as_user) != prefer):
         try:
@@ -183,7 +192,7 @@ def _rights(
         words = {"role": literal(place.user), "database": literal(place.name)}
         query = _RIGHTS.format(**words)
         try:
-            answer = ask_once(connection, there, psql, query, timeout=_SECONDS)
+            answer = question(connection, there, psql, query)
         except AssetFailed as error:
             first = first or error
             # Another database of the same server would refuse in the same way.
@@ -231,6 +240,17 @@ def _nobody(host: str, place: DatabasePlace, lack: str, refused: AssetFailed | N
         f'Let the host be managed with become = "sudo", or run there as postgres: ALTER ROLE {clean(role, 100)}'
         f" CREATEDB; ALTER DATABASE {clean(identifier(place.name), 100)} OWNER TO {clean(role, 100)};",
     )
+
+
+def question(connection: Connection, place: DatabasePlace, psql: str, query: str) -> Any:
+    """One query that gives one JSON value, without a transaction of its own around it.
+
+    Raises:
+        AssetFailed: PostgreSQL refused, or took too long.
+        ConnectionFailed: the connection is gone.
+    """
+    with open_session(connection, place, psql) as session:
+        return session.ask(query, timeout=_SECONDS)
 
 
 class Refused(AssetFailed):

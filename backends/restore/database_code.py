@@ -44,7 +44,7 @@ def newest_migration(connection: Connection, target: Target) -> str:
 
 def parse_migrations(text: str) -> str:
     """The newest of the listed file names; empty when there is none."""
-    found = re.findall(rf"^{_MARK} ([0-9]{{14}})_[^/]*\.rb$", text, re.MULTILINE)
+    found = re.findall(rf"^{_MARK} ([0-9]{{14}})_[^/\n]*\.rb$", text, re.MULTILINE)
     return max(found, default="")
 
 

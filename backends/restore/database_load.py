@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.assets.database_access import command, parameters, shown
-from backends.assets.database_session import ask_once
 from backends.connection.base import Command, Connection, sh
 from backends.errors import AssetFailed, MastovaultError
 from backends.mastodon.installation import DatabasePlace
 from backends.progress import Job
-from backends.restore.database_admin import drop_by_name, execute, with_options
+from backends.restore.database_admin import drop_by_name, execute, question, with_options
 from backends.restore.database_locale import LOCALES, Locale, choose_locale, locale_of
 from backends.restore.database_names import identifier
 from backends.restore.database_staging import NoRoom, compressed_entry, dump_entry, pump, stage, unstage
@@ -24,7 +23,6 @@ from backends.restore.source import Source
 from backends.untrusted import clean
 
 MAX_WORKERS = 8
-_SECONDS = 60.0
 _AFTER_END_SECONDS = 24 * 3600.0
 
 # POSIX sh has no pipefail: see database_dump. A pg_restore that has all it needs lets zstd come to its end.
@@ -87,7 +85,7 @@ def load_dump(
     box = find_toolbox(connection, place)
     entry = dump_entry(source)
     job.step("making the database")
-    server = int(ask_once(connection, place, box.psql, _VERSION, timeout=_SECONDS))
+    server = int(question(connection, place, box.psql, _VERSION))
     tools = box.fitting(dump_major(facts), server // 10000)
     load = _Load(connection, place, box, tools, database, wanted.role or owner, source, job, wanted)
     make_database(connection, place, box.psql, database, owner, facts, job, wanted, server)
@@ -123,7 +121,7 @@ def make_database(
     server: int,
 ) -> None:
     """Make the empty database, with the dump's collation where the target has it. Raises `AssetFailed`."""
-    answer = ask_once(connection, place, psql, LOCALES, timeout=_SECONDS)
+    answer = question(connection, place, psql, LOCALES)
     chosen = choose_locale(locale_of(facts), wanted.live_locale, answer if isinstance(answer, dict) else {}, server)
     if chosen.note:
         job.log(f"note: {chosen.note}")

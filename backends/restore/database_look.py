@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from backends.assets.database_access import place_of, shown_place
-from backends.assets.database_session import ask_once
 from backends.connection.base import Connection
 from backends.errors import AssetFailed, BecomeRefused, CommandFailed
 from backends.mastodon.installation import DatabasePlace
 from backends.model import Asset
 from backends.restore.base import Target
-from backends.restore.database_admin import Admin, find_admin
+from backends.restore.database_admin import Admin, find_admin, question
 from backends.restore.database_code import judge_code, newest_migration
 from backends.restore.database_load import create_statement, extensions_of, workers
 from backends.restore.database_locale import LOCALES, Chosen, choose_locale, locale_of
@@ -163,7 +162,7 @@ def _server_findings(admin: Admin, facts: Mapping[str, Any], tools: Tools, host:
 def _locale(connection: Connection, admin: Admin, facts: Mapping[str, Any]) -> Chosen:
     answer: Any = {}
     try:
-        answer = ask_once(connection, admin.place, admin.psql, LOCALES, timeout=30)
+        answer = question(connection, admin.place, admin.psql, LOCALES)
     except AssetFailed:
         # What cannot be asked is tried with the dump's own words, and said by PostgreSQL then.
         answer = {}

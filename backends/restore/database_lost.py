@@ -38,10 +38,11 @@ SELECT jsonb_build_object(
   'ours', (SELECT count(*) FROM (SELECT FROM public.statuses WHERE id > {id} AND (local OR uri IS NULL)
     LIMIT {most}) found))
 """
+# The moment is cut to seconds, so what came within that second may be in the snapshot.
 _ACCOUNTS = """
 SELECT jsonb_build_object(
-  'newer', (SELECT count(*) FROM (SELECT FROM public.accounts WHERE created_at > timestamp {at} LIMIT {most}) found),
-  'ours', (SELECT count(*) FROM public.users WHERE created_at > timestamp {at}))
+  'newer', (SELECT count(*) FROM (SELECT FROM public.accounts WHERE created_at >= timestamp {at} LIMIT {most}) found),
+  'ours', (SELECT count(*) FROM public.users WHERE created_at >= timestamp {at}))
 """
 
 
@@ -106,7 +107,7 @@ def _lost(
             query = _STATUSES.format(id=int(str(newest["id"])), most=_MOST + 1)
             found += statuses_lost(_ask(connection, place, psql, query), newest)
         if not {"accounts", "users"} & {*damaged} and re.fullmatch(r"[0-9:TZ-]{20}", at):
-            query = _ACCOUNTS.format(at=f"'{at.rstrip('Z')}'", most=_MOST + 1)
+            query = _ACCOUNTS.format(at=f"'{at.rstrip('Z')}' + interval '1 second'", most=_MOST + 1)
             found += accounts_lost(_ask(connection, place, psql, query), at)
     except AssetFailed as error:
         return tuple(found), error.sentence

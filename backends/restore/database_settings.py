@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.assets.database_session import ask_once
 from backends.connection.base import Connection
 from backends.errors import AssetFailed
 from backends.progress import Job
-from backends.restore.database_admin import Admin, execute
+from backends.restore.database_admin import Admin, execute, question
 from backends.restore.database_names import identifier, literal
 from backends.untrusted import clean
 
-_SECONDS = 60.0
 _RIGHTS = {"CREATE", "CONNECT", "TEMPORARY"}
 # Their stored values are lists of quoted words (src/backend/utils/misc: GUC_LIST_QUOTE).
 _LISTS = {
@@ -156,7 +154,7 @@ def _quoted(value: str, at: int) -> tuple[str, int]:
 def attributes_of(connection: Connection, admin: Admin, database: str) -> Attributes:
     """Ask for a database's attributes. Raises `AssetFailed`."""
     query = _ATTRIBUTES.format(literal(database))
-    return parse_attributes(ask_once(connection, admin.place, admin.psql, query, timeout=_SECONDS))
+    return parse_attributes(question(connection, admin.place, admin.psql, query))
 
 
 def copy_attributes(connection: Connection, admin: Admin, live: str, restored: str, job: Job) -> None:

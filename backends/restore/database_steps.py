@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from backends.assets.database_access import command, parameters, place_of, shown
+from backends.connection.base import Connection
 from backends.errors import AssetFailed
 from backends.model import Asset
 from backends.restore.base import Work
@@ -17,6 +19,7 @@ from backends.restore.database_role import create_role_statement, shown_create_r
 from backends.restore.database_settings import copy_attributes
 from backends.restore.database_staging import unstage
 from backends.restore.database_swap import databases, exchange, reopen
+from backends.restore.database_tools import Toolbox
 from backends.untrusted import clean
 
 _ROLE = "database.role"
@@ -25,10 +28,12 @@ _LIVE, _RESTORED = "database.live_oid", "database.restored_oid"
 
 
 class Steps:
-    """The steps of one restore, from the facts of its look; holds nothing else."""
+    """The steps of one restore, from the facts of its look."""
 
     def __init__(self, facts: dict[str, Any]) -> None:
         self._facts = facts
+        # Looking for the programs again for each step would lengthen the downtime.
+        self._boxes: WeakKeyDictionary[Connection, Toolbox] = WeakKeyDictionary()
         self.live = str(facts["database"])
         self.restored = str(facts["restored"])
         self.before = str(facts["before"])
@@ -219,7 +224,10 @@ class Steps:
         # Whoever was found at the look: the staging directory is that user's.
         known = self._facts["admin"]
         prefer = (str(known["user"]), known["as_user"])
-        return find_admin(work.connection, place_of(work.target.installation), prefer=prefer)
+        box = self._boxes.get(work.connection)
+        admin = find_admin(work.connection, place_of(work.target.installation), prefer=prefer, box=box)
+        self._boxes[work.connection] = admin.box
+        return admin
 
 
 def _three(live: str, restored: str, before: str) -> AssetFailed:

@@ -7,11 +7,10 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 
-from backends.assets.database_session import ask_once
 from backends.connection.base import Connection
 from backends.errors import AssetFailed, MastovaultError
 from backends.progress import Job
-from backends.restore.database_admin import Admin, Refused, execute
+from backends.restore.database_admin import Admin, Refused, execute, question
 from backends.restore.database_names import identifier, literal
 from backends.untrusted import clean
 
@@ -19,7 +18,6 @@ PATIENCE = 6.0
 """Seconds that sessions get to end once they were told to."""
 _STEP_SECONDS = 0.05
 _HELD = "mastovault-held: "
-_SECONDS = 60.0
 
 # One statement, so that the server itself carries it to its end when the connection is cut in the middle. COMMIT
 # within DO works from PostgreSQL 11 on. A database that takes no connections is closed to superusers too, so a client
@@ -114,7 +112,7 @@ def rename_statement(old: str, new: str) -> str:
 def reopen(connection: Connection, admin: Admin, database: str) -> None:
     """Let sessions in again, where a swap that was cut off has left a database closed. Raises `AssetFailed`."""
     query = f"SELECT to_jsonb(datallowconn) FROM pg_database WHERE datname = {literal(database)}"  # noqa: S608
-    if ask_once(connection, admin.place, admin.psql, query, timeout=_SECONDS) is False:
+    if question(connection, admin.place, admin.psql, query) is False:
         statement = f"ALTER DATABASE {identifier(database)} ALLOW_CONNECTIONS true"
         execute(connection, admin.place, admin.psql, [statement])
 
@@ -126,7 +124,7 @@ def databases(connection: Connection, admin: Admin, names: Sequence[str]) -> dic
         "SELECT coalesce(jsonb_object_agg(datname, oid::bigint), '{}') FROM pg_database"  # noqa: S608
         f" WHERE datname IN ({wanted})"
     )
-    answer = ask_once(connection, admin.place, admin.psql, query, timeout=_SECONDS)
+    answer = question(connection, admin.place, admin.psql, query)
     return {str(name): int(oid) for name, oid in answer.items()}
 
 
