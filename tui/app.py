@@ -19,11 +19,12 @@ from backends.config.paths import Paths
 from backends.errors import MastovaultError
 from backends.model import utc_now
 from backends.runs.view import RunView
-from tui import jobs
+from tui import after, jobs
 from tui.deeds import Deeds
 from tui.faults import FaultLog, Guarded
 from tui.feed import Asking, Feed, FleetNews, News, RunsNews
 from tui.jobs import JobEntry
+from tui.restoring import Restoring
 from tui.screens.base import AreaScreen
 from tui.screens.dialog import Ask
 from tui.screens.fleet import FleetScreen
@@ -50,7 +51,7 @@ class Arrived(Message):
         self.news = news
 
 
-class MastovaultApp(Deeds, Guarded, App[str]):
+class MastovaultApp(Deeds, Restoring, Guarded, App[str]):
     """The terminal app on the engine of this machine, or on a `source` that a test gives."""
 
     TITLE = "Mastovault"
@@ -151,6 +152,9 @@ class MastovaultApp(Deeds, Guarded, App[str]):
             return f"▲ {self.trouble}"
         if self.seen is None:
             return ""
+        waits = after.banner(self.seen.restores)
+        if waits:
+            return f"▲ {waits}"
         if self.seen.problem:
             return f"▲ configuration not read again: {self.seen.problem}"
         bad = [vault for vault in self.seen.fleet.vaults if vault.error]

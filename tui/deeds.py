@@ -116,7 +116,7 @@ class Deeds:
     def leave(self) -> None:
         """Leave; what runs goes on, and the last line in the terminal says so."""
         app = self._app
-        going = [run for run in app.runs if run.active]
+        going = [run for run in app.runs if run.active and run.kind != jobs.PLAN]
         if not going:
             app.exit()
             return
@@ -162,28 +162,28 @@ class Deeds:
     ) -> None:
         """Start the runs; one asset at once, more than one after asking."""
         app = self._app
-        working = jobs.at_work(app.entries)
+        working = jobs.at_work(entry for entry in app.entries if entry.run.kind in jobs.CHANGING)
         free = {host: [asset for asset in assets if (host, asset) not in working] for host, assets in targets.items()}
         free = {host: assets for host, assets in free.items() if assets}
         names = [f"{host}/{asset}" for host, assets in free.items() for asset in assets]
         busy = sum(len(assets) for assets in targets.values()) - len(names)
         if not names:
-            app.notify("That is being backed up right now; 2 shows the job.", severity="warning")
+            app.notify("A job is at work on it right now; 2 shows it.", severity="warning")
             return
         if not ask and len(names) == 1:
-            self._spawn(self._start(free))
+            self.spawn(self._start(free))
             return
         lines: list[Line] = [[(f"  {name}", "strong")] for name in names[:_LISTED]]
         if len(names) > _LISTED:
             lines.append([(f"  and {len(names) - _LISTED} more", "quiet")])
         if busy:
-            lines += [[], [(f"{busy} of the chosen are being backed up already and are left out.", "quiet")]]
+            lines += [[], [(f"{busy} of the chosen are at work already and are left out.", "quiet")]]
         lines += [[], [("The hosts keep running; nothing on them is changed.", "quiet")]]
 
         def decided(yes: bool | None) -> None:
             if yes:
                 then()
-                self._spawn(self._start(free))
+                self.spawn(self._start(free))
 
         title = f"Back up {len(names)} assets of {len(free)} host{'s' * (len(free) != 1)}?"
         app.push_screen(Confirm(title, lines, yes=f"Back up {len(names)}", no="Not now"), decided)
@@ -213,18 +213,20 @@ class Deeds:
         lines: list[Line] = [
             [(f"  {entry.run.kind} {entry.target}", "strong"), (f"  {jobs.amount(entry.job)}", "quiet")],
             [],
-            [("What was stored so far is removed; older snapshots stay as they are.", "")],
+            [(jobs.cancelling(entry), "")],
         ]
 
         def decided(yes: bool | None) -> None:
             if yes:
-                self._spawn(self._cancel(entry))
+                self.spawn(self._cancel(entry))
 
         app.push_screen(Confirm("Cancel this job?", lines, yes="Cancel the job", no="Let it run"), decided)
 
     async def _cancel(self, entry: JobEntry) -> None:
         app = self._app
-        await app.feed.call(app.source.cancel, entry.run.id, entry.job.id)
+        # The steps of a restore are those of all its assets: one of them cannot be taken out.
+        whole = entry.run.kind in {"restore", "undo"}
+        await app.feed.call(app.source.cancel, entry.run.id, None if whole else entry.job.id)
         app.feed.hurry()
 
     def ask_operator(self, run: str, question: Question) -> None:
@@ -233,7 +235,7 @@ class Deeds:
 
         def decided(secret: Secret | None) -> None:
             if secret is not None:
-                self._spawn(self._answer(run, question.id, secret))
+                self.spawn(self._answer(run, question.id, secret))
 
         where = next((view.host for view in app.runs if view.id == run), "")
         app.push_screen(Ask(f"{where} asks", question.prompt, run, question.id), decided)
@@ -245,7 +247,7 @@ class Deeds:
 
     def ask_history(self, host: str, asset: Asset) -> None:
         """Read the past of an asset for the screen that is shown."""
-        self._spawn(self._read_history(host, asset), group="history")
+        self.spawn(self._read_history(host, asset), group="history")
 
     async def _read_history(self, host: str, asset: Asset) -> None:
         app = self._app
@@ -256,7 +258,7 @@ class Deeds:
 
     def pull_logs(self) -> None:
         """Read what is new in the log that is shown."""
-        self._spawn(self._pull(), group="log")
+        self.spawn(self._pull(), group="log")
 
     async def _pull(self) -> None:
         app = self._app
@@ -286,7 +288,8 @@ class Deeds:
                 timeout=8 if bad else 5,
             )
 
-    def _spawn(self, work: Coroutine[Any, Any, None], group: str = "deeds") -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], group: str = "deeds") -> None:
+        """Do something that waits for the feed's threads; what goes wrong is told."""
         self._app.run_worker(self._told(work), group=group, exit_on_error=False)
 
     async def _told(self, work: Coroutine[Any, Any, None]) -> None:

@@ -108,15 +108,16 @@ class Feed:
         self._requests.put((future, lambda: work(*arguments)))
         return await asyncio.wrap_future(future)
 
+    async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
+        """The same for what may take long (asking a host): on a thread of its own, so that nothing waits behind it."""
+        future: Future[T] = Future()
+        thread = threading.Thread(target=_settle, args=(future, lambda: work(*arguments)), daemon=True)
+        thread.start()
+        return await asyncio.wrap_future(future)
+
     def _serve(self) -> None:
         while (request := self._requests.get()) is not None:
-            future, work = request
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(work())
-            except Exception as error:  # noqa: BLE001 - handed to whoever asked
-                future.set_exception(error)
+            _settle(*request)
 
     def _follow_runs(self) -> None:
         last: tuple[RunView, ...] | None = None
@@ -177,6 +178,15 @@ class Feed:
         except (MastovaultError, OSError) as error:
             self._deliver(Trouble(error=error))
             return None
+
+
+def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except Exception as error:  # noqa: BLE001 - handed to whoever asked
+        future.set_exception(error)
 
 
 def _ended(before: Sequence[RunView], now: Sequence[RunView]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,6 +12,10 @@ from tui.widgets import say
 from tui.widgets.text import Piece
 
 RECENT = timedelta(minutes=10)
+PLAN = "plan"
+"""The kind of run that only looks, for the wizard; it is no job of the operator's."""
+CHANGING = frozenset({"backup", "restore", "undo"})
+"""Kinds of which only one works on an asset at a time."""
 _ORDER = {JobState.CANCELLING: 0, JobState.RUNNING: 0, JobState.QUEUED: 1}
 
 
@@ -51,9 +55,9 @@ def short(run: str) -> str:
     return run[-4:]
 
 
-def entries(runs: Sequence[RunView]) -> tuple[JobEntry, ...]:
-    """Every job: running and waiting ones first, then the ended ones, newest first."""
-    made = [_entry(run, job) for run in runs for job in run.jobs]
+def entries(runs: Sequence[RunView], *, plans: bool = False) -> tuple[JobEntry, ...]:
+    """Every job: running and waiting ones first, then the ended ones, newest first; looks only with `plans`."""
+    made = [_entry(run, job) for run in runs if plans or run.kind != PLAN for job in run.jobs]
     made.sort(key=lambda entry: entry.run.begun_at, reverse=True)
     # Python's sort is stable, so those that run stay newest first among themselves.
     made.sort(key=lambda entry: _ORDER.get(entry.job.state, 2) if entry.active else 2)
@@ -66,9 +70,9 @@ def _entry(run: RunView, job: JobSnapshot) -> JobEntry:
     return JobEntry(key=f"{run.id}/{job.id}", run=run, job=job, result=result, question=question)
 
 
-def at_work(found: Sequence[JobEntry]) -> Mapping[tuple[str, Asset], JobEntry]:
+def at_work(found: Iterable[JobEntry]) -> Mapping[tuple[str, Asset], JobEntry]:
     """The job that is at work on each asset."""
-    return {(entry.job.host, entry.job.asset): entry for entry in reversed(found) if entry.active}
+    return {(entry.job.host, entry.job.asset): entry for entry in reversed(list(found)) if entry.active}
 
 
 def strip_of(found: Sequence[JobEntry], now: datetime) -> tuple[JobEntry, ...]:
@@ -149,6 +153,8 @@ def outcome(entry: JobEntry) -> str:
         return "stopped on request"
     if result.error:
         return result.error
+    if entry.run.kind != "backup":
+        return result.detail or (result.warnings[0] if result.warnings else f"took {say.took(result.seconds)}")
     if not result.bytes:
         if result.state is JobState.DONE:
             return "unchanged, the copy that exists is still good" if result.snapshot else "nothing to store"
@@ -159,6 +165,16 @@ def outcome(entry: JobEntry) -> str:
     if result.in_part:
         text += f", {len(result.warnings)} left out" if result.warnings else ", in part"
     return text
+
+
+def cancelling(entry: JobEntry) -> str:
+    """What stopping a job means."""
+    return {
+        "restore": "Until the swap all of it is taken back; after it, what is in place stays and u undoes it.",
+        "undo": "A way back is finished before it stops.",
+        "backup": "What was stored so far is removed; older snapshots stay as they are.",
+        "extract": "The files written so far are removed.",
+    }.get(entry.run.kind, "Nothing is changed by it, so nothing is lost.")
 
 
 def newest_of(found: Sequence[JobEntry], host: str, asset: Asset) -> JobEntry | None:

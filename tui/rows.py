@@ -121,7 +121,8 @@ def _running(entry: jobs.JobEntry) -> str:
     if entry.question is not None:
         return "ASKS, see jobs"
     part = jobs.percent(entry.job)
-    return f"running {part}%" if part is not None else f"running, {entry.job.step or 'starting'}"
+    what = "running" if entry.run.kind == "backup" else entry.run.kind
+    return f"{what} {part}%" if part is not None else f"{what}, {entry.job.step or 'starting'}"
 
 
 def build(fleet: Fleet, found: Sequence[jobs.JobEntry], unfolded: Set[str]) -> tuple[FleetRow, ...]:

@@ -6,9 +6,9 @@ Every method may block (files, SQLite, a new process): it is only called from th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.config.paths import Paths
 from backends.config.schema import Config
@@ -17,14 +17,26 @@ from backends.model import Asset, Attempt, Secret, SnapshotInfo, utc_now
 from backends.operations.fleet import Fleet
 from backends.runs.view import LogLine, RunView
 
+if TYPE_CHECKING:
+    from backends.operations.choose import RestorePoint
+    from backends.operations.restores import RestoreRecord
+    from backends.restore.plan import RestorePlan
+
+Asks = Callable[[str], Secret | None]
+"""Asks the operator for a password or a passphrase; None when there is none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The fleet with the configuration it was made from; `problem` is why the newest configuration is not used."""
+    """The fleet with the configuration it was made from; `problem` is why the newest configuration is not used.
+
+    `restores` are those this machine knows of, newest first.
+    """
 
     config: Config
     fleet: Fleet
     problem: str = ""
+    restores: tuple[RestoreRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +56,16 @@ class Started:
     host: str
     run: str = ""
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """A run that is to be started: see `backends.runs.kinds`."""
+
+    kind: str
+    host: str
+    assets: tuple[Asset, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -73,6 +95,22 @@ class Source(Protocol):
         """Start one run for each host."""
         ...
 
+    def start(self, wish: Wish) -> str:
+        """Start a run and return its id. Raises `MastovaultError`."""
+        ...
+
+    def points(self, host: str) -> tuple[RestorePoint, ...]:
+        """The restore points of a host, newest first."""
+        ...
+
+    def plan(self, run: str) -> RestorePlan | None:
+        """The plan that a run made or carries out; None when there is none (yet)."""
+        ...
+
+    def undo_words(self, restore: str, ask: Asks) -> tuple[str, ...]:
+        """What an undo would lose, asked of the host: this may take seconds. Raises `MastovaultError`."""
+        ...
+
     def cancel(self, run: str, job: str | None) -> None:
         """Ask a run, or one job of it, to stop."""
         ...
@@ -99,6 +137,7 @@ class EngineSource:
         """Read the configuration again and the fleet from the cache; a broken file keeps the last good one."""
         from backends.config.load import load
         from backends.operations.fleet import load_fleet
+        from backends.operations.restores import restores
 
         problem = ""
         try:
@@ -107,7 +146,12 @@ class EngineSource:
             config = self._config or Config()
             problem = error.sentence
         self._config = config
-        return Seen(config=config, fleet=load_fleet(config, self._catalog, utc_now()), problem=problem)
+        return Seen(
+            config=config,
+            fleet=load_fleet(config, self._catalog, utc_now()),
+            problem=problem,
+            restores=tuple(restores(self._paths)),
+        )
 
     def runs(self) -> tuple[RunView, ...]:
         """Read what is new in the run folders."""
@@ -147,6 +191,31 @@ class EngineSource:
             except MastovaultError as error:
                 started.append(Started(host=host, error=error.sentence))
         return tuple(started)
+
+    def start(self, wish: Wish) -> str:
+        """Start the run's process."""
+        from backends.runs.launch import start_run
+
+        return start_run(self._paths, kind=wish.kind, host=wish.host, assets=wish.assets, options=wish.options)
+
+    def points(self, host: str) -> tuple[RestorePoint, ...]:
+        """Read them from the cache."""
+        from backends.operations.choose import points
+
+        return tuple(points(self._catalog, host))
+
+    def plan(self, run: str) -> RestorePlan | None:
+        """Read it from the run's folder."""
+        from backends.runs.plans import read_plan
+
+        return read_plan(self._paths.state_dir, run)
+
+    def undo_words(self, restore: str, ask: Asks) -> tuple[str, ...]:
+        """Ask the target's database."""
+        from backends.config.load import load
+        from backends.operations.undo import undo_words
+
+        return undo_words(load(self._paths.config_file), self._paths, restore, ask)
 
     def cancel(self, run: str, job: str | None) -> None:
         """Tell the run over its control socket."""

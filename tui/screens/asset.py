@@ -9,7 +9,7 @@ from textual import on
 from textual.containers import Container, Vertical
 from textual.widget import Widget
 
-from backends.model import Asset, AssetStatus, HostObservation, HostState
+from backends.model import Asset, AssetStatus, HostObservation, HostState, SnapshotInfo
 from tui import actions, jobs
 from tui import history as histories
 from tui.history import HistoryRow
@@ -151,16 +151,14 @@ class AssetScreen(AreaScreen):
         return [*line, ("   usual time ", "quiet"), (say.took(usual), "")] if usual else line
 
     def _columns(self) -> Sequence[Column]:
-        wide = self.app.size.width >= 100
         columns = [
             Column("when", "When (UTC)", 11),
             Column("result", "Result", 11, gap=1),
             Column("time", "Time", 7, "right"),
             Column("size", "Size", 5, "right"),
             Column("verified", "Verified", 10, gap=1),
+            Column("drilled", "Proven", 7, gap=1),
         ]
-        if wide:
-            columns.append(Column("drilled", "Restored", 8))
         return [*columns, Column("detail", "Detail", 0)]
 
     def _cells(self, row: HistoryRow) -> Sequence[Line]:
@@ -170,9 +168,8 @@ class AssetScreen(AreaScreen):
             words(say.took(row.seconds)),
             words(say.size(row.bytes)),
             [row.verified],
+            [row.drilled],
         ]
-        if self.app.size.width >= 100:
-            cells.append([row.drilled])
         return [*cells, [row.detail]]
 
     def _log_subject(self) -> tuple[str, str | None] | None:
@@ -217,6 +214,34 @@ class AssetScreen(AreaScreen):
     def do_backup(self) -> None:
         """Back it up now."""
         self.mastovault.start_backup({self.host: [self.asset]}, ask=False)
+
+    def _snapshot(self) -> SnapshotInfo | None:
+        """The copy of the row under the cursor, else the newest."""
+        row = self.table.current
+        if row is not None and row.snapshot is not None:
+            return row.snapshot
+        return self.status.newest if self.status is not None else None
+
+    def _check(self, kind: str) -> None:
+        snapshot = self._snapshot()
+        self.mastovault.start_checks(kind, {self.host: {self.asset: snapshot} if snapshot is not None else {}})
+
+    def do_verify(self) -> None:
+        """Verify the copy under the cursor."""
+        self._check("verify")
+
+    def do_drill(self) -> None:
+        """Drill the copy under the cursor."""
+        self._check("drill")
+
+    def do_restore(self) -> None:
+        """Open the restore wizard on the copy under the cursor."""
+        snapshot = self._snapshot()
+        self.mastovault.open_wizard(self.host, [self.asset], snapshot.id if snapshot is not None else "")
+
+    def do_undo(self) -> None:
+        """Offer what can be done about the last restore of this asset."""
+        self.mastovault.settle_restore(self.host, self.asset)
 
     def do_why(self) -> None:
         """Show every reason with what lowers it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, TypeVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
@@ -17,6 +17,7 @@ from backends.model import Secret
 from tui.faults import Guarded
 from tui.widgets.panel import Panel
 from tui.widgets.text import Line, wrapped
+from tui.widgets.typed import TypedName
 
 T = TypeVar("T")
 
@@ -40,10 +41,14 @@ class Dialog(Guarded, ModalScreen[T]):
         background: $bar-rest; color: $foreground; text-style: none;
         &:hover { background: $rule; border: none; }
         &:focus { background: $primary; color: $background; text-style: bold; background-tint: transparent; }
-        &#yes:focus { background: $accent; }
+        &#yes:focus, &.deed:focus { background: $accent; }
+        &:disabled { color: $rule; }
         &:ansi { background: ansi_default; color: ansi_default; }
         &:ansi:focus { text-style: bold reverse; }
+        &:ansi:disabled { text-style: dim; }
     }
+    Dialog TypedName { margin-top: 1; padding: 0; }
+    Dialog TypedName Input { height: 1; margin: 0; border: none; background: $cursor-row-blurred; }
     Dialog Input { margin-top: 1; height: 3; border: round $border; background: $panel; background-tint: transparent; }
     """
     BINDINGS: ClassVar = [
@@ -81,18 +86,18 @@ class Dialog(Guarded, ModalScreen[T]):
 class Confirm(Dialog[bool]):
     """Names what would happen and to what; the safe button has the focus."""
 
-    def __init__(self, title: str, lines: Sequence[Line], *, yes: str, no: str) -> None:
+    def __init__(self, title: str, lines: Sequence[Line], *, yes: str, no: str, light: bool = False) -> None:
         super().__init__(title, lines)
-        self._yes, self._no = yes, no
+        self._yes, self._no, self._light = yes, no, light
 
     def foot(self) -> Iterable[Widget]:
         """The safe button first."""
         yield Horizontal(Button(self._no, id="no"), Button(self._yes, id="yes", variant="warning"))
 
     def on_mount(self) -> None:
-        """Put the focus on the safe button."""
+        """Put the focus on the safe button; on the other one of a light question."""
         super().on_mount()
-        self.query_one("#no", Button).focus()
+        self.query_one("#yes" if self._light else "#no", Button).focus()
 
     @on(Button.Pressed)
     def pressed(self, event: Button.Pressed) -> None:
@@ -100,12 +105,54 @@ class Confirm(Dialog[bool]):
         self.dismiss(event.button.id == "yes")
 
 
-class Ask(Dialog[Secret]):
-    """Asks for something secret that a run needs; what is typed is never shown."""
+class Typed(Dialog[bool]):
+    """Names what would happen; the button works when the name is typed exactly, the safe one has the focus."""
 
-    def __init__(self, title: str, prompt: str, run: str, question: str) -> None:
+    def __init__(self, title: str, lines: Sequence[Line], name: str, *, yes: str, no: str) -> None:
+        super().__init__(title, lines)
+        self._word, self._yes, self._no = name, yes, no
+
+    def foot(self) -> Iterable[Widget]:
+        """The field, and the safe button first."""
+        yield TypedName(self._word, "to go on")
+        yield Horizontal(Button(self._no, id="no"), Button(self._yes, id="yes", disabled=True))
+
+    def on_mount(self) -> None:
+        """Put the focus on the safe button."""
+        super().on_mount()
+        self.query_one("#no", Button).focus()
+
+    def tell(self, lines: Sequence[Line]) -> None:
+        """Show other lines: something more is known."""
+        self.query_one(Panel).show(lines)
+
+    @on(Input.Changed)
+    def typed(self) -> None:
+        """Let the button go when the name is there."""
+        self.query_one("#yes", Button).disabled = not self.query_one(TypedName).matches
+
+    @on(Input.Submitted)
+    def done(self) -> None:
+        """Enter in the field never does it: it goes on to the buttons."""
+        self.query_one("#yes" if self.query_one(TypedName).matches else "#no", Button).focus()
+
+    def on_key(self, event: events.Key) -> None:
+        """What is typed goes into the field, whatever has the focus."""
+        if self.query_one(TypedName).take(event.character):
+            event.stop()
+            event.prevent_default()
+
+    @on(Button.Pressed)
+    def pressed(self, event: Button.Pressed) -> None:
+        """Close with the answer."""
+        self.dismiss(event.button.id == "yes" and self.query_one(TypedName).matches)
+
+
+class AskNow(Dialog[Secret]):
+    """Asks for something secret; what is typed is never shown."""
+
+    def __init__(self, title: str, prompt: str) -> None:
         super().__init__(title, [[(line, "")] for line in wrapped(prompt, 60)])
-        self.run, self.question = run, question
 
     def foot(self) -> Iterable[Widget]:
         """The field and the buttons."""
@@ -128,3 +175,11 @@ class Ask(Dialog[Secret]):
     def pressed(self, event: Button.Pressed) -> None:
         """Answer, or leave it for later."""
         self.dismiss(Secret(self.query_one("#secret", Input).value) if event.button.id == "yes" else None)
+
+
+class Ask(AskNow):
+    """Asks for what a run needs."""
+
+    def __init__(self, title: str, prompt: str, run: str, question: str) -> None:
+        super().__init__(title, prompt)
+        self.run, self.question = run, question

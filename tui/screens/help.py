@@ -11,6 +11,7 @@ from textual.containers import Horizontal
 from textual.screen import ModalScreen
 
 from tui import actions
+from tui.action import EVERYWHERE
 from tui.faults import Guarded
 from tui.theme import LEVELS
 from tui.widgets.panel import Panel
@@ -32,6 +33,7 @@ _NAMES = {
     "hosts": "Hosts",
     "storage": "Storage",
     "settings": "Settings",
+    "wizard": "Restore",
 }
 
 
@@ -70,7 +72,7 @@ class HelpScreen(Guarded, ModalScreen[None]):
         self.call_after_refresh(self._fill)
 
     def _fill(self) -> None:
-        everywhere = [one for one in actions.ACTIONS if one.places == actions.EVERYWHERE and one.keys]
+        everywhere = [one for one in actions.of(self._place) if one.places >= EVERYWHERE and one.keys]
         here = [one for one in actions.of(self._place) if one not in everywhere and one.keys]
         wide = self.app.size.width >= 100
         keys = list(self._keys(here))
@@ -107,7 +109,7 @@ class HelpScreen(Guarded, ModalScreen[None]):
             ("snapshot", "one stored backup of one asset"),
             ("vault", "where backups are kept, encrypted"),
             ("verified", "read again, every byte as stored"),
-            ("restored", "proven by a real restore"),
+            ("proven", "restored for proof, by a drill"),
             ("in part", "stored, but something was left out"),
         ):
             for number, line in enumerate(wrapped(meaning, 22)):

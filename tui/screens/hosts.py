@@ -10,7 +10,7 @@ from textual import on
 from textual.widget import Widget
 
 from backends.config.schema import HostConfig
-from backends.model import HostObservation
+from backends.model import Asset, HostObservation
 from tui import actions, rows
 from tui.screens.base import AreaScreen
 from tui.widgets import say
@@ -125,6 +125,32 @@ class HostsScreen(AreaScreen):
         row = self.table.current
         if row is not None:
             self.mastovault.start_backup({row.key: list(row.config.assets)}, ask=len(row.config.assets) > 1)
+
+    def do_restore(self) -> None:
+        """Open the restore wizard on the whole host."""
+        row = self.table.current
+        if row is not None:
+            self.mastovault.open_wizard(row.key, list(Asset))
+
+    def do_undo(self) -> None:
+        """Offer what can be done about the last restore onto the host."""
+        row = self.table.current
+        if row is not None:
+            self.mastovault.settle_restore(row.key)
+
+    def do_verify(self) -> None:
+        """Verify the newest copies of the host."""
+        self._check("verify")
+
+    def do_drill(self) -> None:
+        """Drill the newest copies of the host."""
+        self._check("drill")
+
+    def _check(self, kind: str) -> None:
+        row, seen = self.table.current, self.mastovault.seen
+        if row is not None and seen is not None:
+            mine = [one for one in seen.fleet.assets if one.host == row.key]
+            self.mastovault.start_checks(kind, {row.key: {one.asset: one.newest for one in mine if one.newest}})
 
     def do_copy(self) -> None:
         """Copy the address."""

@@ -10,11 +10,13 @@ from textual.containers import Container, Vertical
 from textual.widget import Widget
 
 from backends.model import JobState
+from backends.restore.plan import RestorePlan
 from tui import actions, jobs
 from tui.jobs import JobEntry
 from tui.screens.base import AreaScreen
 from tui.widgets import say
 from tui.widgets.lines import Lines, Rule
+from tui.widgets.live_steps import live_steps
 from tui.widgets.log_pane import LogPane
 from tui.widgets.notice import Notice
 from tui.widgets.table import Column, Table
@@ -35,8 +37,9 @@ class JobsScreen(AreaScreen):
     #jobs-none { display: none; }
     JobsScreen.-empty #jobs-body { display: none; }
     JobsScreen.-empty #jobs-none { display: block; }
+    JobsScreen.-steps #jobs-table { height: 7; }
     JobsScreen.-broad #jobs-body { layout: horizontal; }
-    JobsScreen.-broad #jobs-table { width: 56; }
+    JobsScreen.-broad #jobs-table { width: 56; height: 1fr; }
     JobsScreen.-broad #jobs-right { width: 1fr; border-left: solid $rule; }
     """
 
@@ -44,7 +47,13 @@ class JobsScreen(AreaScreen):
         """The list, and the log below or beside it."""
         yield Container(
             Table(self._columns(), self._cells, id="jobs-table"),
-            Vertical(Rule(id="jobs-rule"), Lines(id="jobs-step"), LogPane(id="jobs-log"), id="jobs-right"),
+            Vertical(
+                Rule(id="jobs-rule"),
+                Lines(id="jobs-step"),
+                Lines(id="jobs-steps"),
+                LogPane(id="jobs-log"),
+                id="jobs-right",
+            ),
             id="jobs-body",
         )
         yield Notice(
@@ -52,10 +61,26 @@ class JobsScreen(AreaScreen):
             id="jobs-none",
         )
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._wanted = ""
+        self._plans: dict[str, RestorePlan | None] = {}
+        self._reading = ""
+
     def on_mount(self) -> None:
         """Begin in the list."""
         super().on_mount()
         self.table.focus()
+
+    def look_at(self, run: str) -> None:
+        """Put the cursor on a run as soon as it is listed."""
+        self._wanted = run
+        self.refresh_picture()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a plan is being read."""
+        return bool(self._reading)
 
     @property
     def broad(self) -> bool:
@@ -79,6 +104,9 @@ class JobsScreen(AreaScreen):
         self.set_class(not app.entries, "-empty")
         self.table.set_columns(self._columns())
         self.table.show(app.entries)
+        wanted = next((entry for entry in app.entries if entry.run.id == self._wanted), None)
+        if wanted is not None and self.table.move_to(wanted.key):
+            self._wanted = ""
         self._draw_head()
 
     def crumbs(self) -> tuple[Line, Line]:
@@ -140,8 +168,36 @@ class JobsScreen(AreaScreen):
         entry = self.table.current
         title = [("log", "title"), (f" {entry.number}" if entry is not None else "", "strong")]
         self.query_one("#jobs-rule", Rule).show(title, self.log_pane.switches())
+        steps: Sequence[Line] = ()
         if entry is not None:
             self.query_one("#jobs-step", Lines).show(self._step_lines(entry))
+            steps = self._plan_lines(entry)
+        self.set_class(bool(steps), "-steps")
+        self.query_one("#jobs-steps", Lines).show(steps)
+
+    def _plan_lines(self, entry: JobEntry) -> Sequence[Line]:
+        """The steps of a restore or of an undo and what has become of each; nothing for other kinds."""
+        run = entry.run
+        if run.kind not in {"restore", "undo"}:
+            return ()
+        # An undo walks the steps of the restore's plan, which is in the folder of that run.
+        made = [view for view in self.mastovault.runs if view.restore == run.restore and view.kind == "restore"]
+        holder = run if run.kind == "restore" else next(iter(made), run)
+        plan = self._plans.get(holder.id)
+        if plan is None and not self._reading and (holder.active or holder.id not in self._plans):
+            self._reading = holder.id
+            self.mastovault.spawn(self._read(holder.id))
+        cells = max(30, self.log_pane.size.width - 1)
+        most = 22 if self.broad else 7
+        return live_steps(plan, run, cells, most)
+
+    async def _read(self, run: str) -> None:
+        app = self.mastovault
+        try:
+            self._plans[run] = await app.feed.call(app.source.plan, run)
+        finally:
+            self._reading = ""
+        self.refresh_picture()
 
     def _step_lines(self, entry: JobEntry) -> Sequence[Line]:
         job, part = entry.job, jobs.percent(entry.job)
@@ -206,6 +262,13 @@ class JobsScreen(AreaScreen):
         entry = self.table.current
         if entry is not None and entry.question is not None:
             self.mastovault.ask_operator(entry.run.id, entry.question)
+
+    def do_undo(self) -> None:
+        """Offer what can be done about the restore under the cursor."""
+        entry = self.table.current
+        if entry is not None:
+            restore = entry.run.restore
+            self.mastovault.settle_restore(entry.job.host, entry.job.asset, restore)
 
     def do_cancel(self) -> None:
         """Stop the job under the cursor after asking."""

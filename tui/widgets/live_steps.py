@@ -1,0 +1,116 @@
+"""The steps of a restore while it runs: what is done, what runs and how far, what waits, where the downtime is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from backends.model import JobSnapshot
+from backends.restore.plan import Phase, RestorePlan, StepInfo
+from backends.runs.view import RunView
+from tui import jobs
+from tui.widgets import say
+from tui.widgets.text import Line, Piece, fit, width
+
+_BACK = "back: "
+_WAITS: Piece = ("·", "quiet")
+_SIGNS: Mapping[str, Piece] = {
+    "begun": ("▶", "run"),
+    "done": ("✓", "ok"),
+    "failed": ("✗", "bad"),
+    "undone": ("↑", "warn"),
+    "cut": ("✗", "bad"),
+}
+_WORDS: Mapping[str, str] = {
+    "done": "done",
+    "failed": "FAILED",
+    "undone": "taken back",
+    "cut": "cut off",
+    "": "waits",
+}
+
+
+def live_steps(plan: RestorePlan | None, run: RunView, cells: int, most: int) -> list[Line]:
+    """At most so many lines about the steps of a run, those around the one that runs.
+
+    Args:
+        plan: the steps; without it, those that have begun are shown by their names.
+        run: what has become of each.
+        cells: the width.
+        most: the height.
+    """
+    steps = plan.steps if plan is not None else tuple(_unknown(step) for step, _ in run.steps)
+    if not steps:
+        return []
+    states = _states(steps, run)
+    lines = [_line(number, step, states[step.id], run, cells) for number, step in enumerate(steps, 1)]
+    if len(lines) <= most:
+        return lines
+    current = next((place for place, step in enumerate(steps) if states[step.id] in {"begun", "failed", "cut"}), None)
+    if current is None:
+        current = sum(states[step.id] == "done" for step in steps)
+    first = max(0, min(current - most // 2, len(lines) - most))
+    shown = lines[first : first + most]
+    if first:
+        shown[0] = [(f"   {first + 1} steps before", "quiet")]
+    if first + most < len(lines):
+        shown[-1] = [(f"   {len(lines) - first - most + 1} more steps", "quiet")]
+    return shown
+
+
+def _states(steps: Sequence[StepInfo], run: RunView) -> dict[str, str]:
+    known = dict(run.steps)
+    back = _going_back(run)
+    states: dict[str, str] = {}
+    for step in steps:
+        state = known.get(step.id, "")
+        if back and state != "undone":
+            # On the way back, what runs is named by its job; what was done before it is still to be taken back.
+            state = "begun" if back == step.name else state if run.kind == "restore" else "done"
+        elif run.kind == "undo" and not known:
+            state = ""
+        if state == "begun" and not run.active:
+            state = "cut"
+        states[step.id] = state
+    return states
+
+
+def _going_back(run: RunView) -> str:
+    """The name of the step that is being taken back; empty when none is."""
+    if not run.active:
+        return ""
+    found = (job.step for job in run.jobs if job.step.startswith(_BACK) and not job.state.ended)
+    return next((step.removeprefix(_BACK) for step in found), "")
+
+
+def _line(number: int, step: StepInfo, state: str, run: RunView, cells: int) -> Line:
+    stops = Phase.STOP <= step.phase <= Phase.START
+    sign = _SIGNS.get(state, _WAITS)
+    live = ("▲", "high") if step.phase.live else ("╎", "warn") if stops else (" ", "")
+    end = _progress(step, run) if state == "begun" else [(_WORDS[state], _SIGNS[state][1] if state else "quiet")]
+    name = fit([(step.name, _name_style(state))], 17)
+    head: list[Piece] = [(" ", ""), sign, live, (f"{number:>2} ", "quiet"), *name, (" ", "")]
+    room = max(4, cells - width(head) - width(end) - 2)
+    return [*head, *fit([(step.what, "" if state == "begun" else "quiet")], room), (" ", ""), *end]
+
+
+def _name_style(state: str) -> str:
+    return {"begun": "strong", "": "quiet", "failed": "bad", "cut": "bad"}.get(state, "")
+
+
+def _progress(step: StepInfo, run: RunView) -> list[Piece]:
+    job = next((one for one in run.jobs if one.step in {step.name, _BACK + step.name}), None)
+    if job is None:
+        job = next((one for one in run.jobs if one.asset is step.asset and not one.state.ended), None)
+    return _amount(job) if job is not None else [("runs", "run")]
+
+
+def _amount(job: JobSnapshot) -> list[Piece]:
+    part, left = jobs.percent(job), jobs.left(job)
+    if part is None or job.total is None:
+        return [(jobs.amount(job) if job.done else "runs", "run")]
+    pieces: list[Piece] = [*say.bar(job.done, job.total, 8), (f" {part}%", "strong")]
+    return [*pieces, (f" {say.clock(left)}", "quiet")] if left is not None else pieces
+
+
+def _unknown(step: str) -> StepInfo:
+    return StepInfo(id=step, asset=None, phase=Phase.STAGE, name=step, what="")

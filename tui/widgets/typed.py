@@ -1,0 +1,85 @@
+"""A field in which a name must be typed exactly; it says what is missing."""
+
+from __future__ import annotations
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widgets import Input
+
+from tui.widgets.lines import Lines
+from tui.widgets.text import Line, fit, wrapped
+
+
+def missing(name: str, typed: str) -> str:
+    """How far a name is typed: `3 letters missing`, `does not match`, or empty when it is all there."""
+    if typed == name:
+        return ""
+    if not name.startswith(typed):
+        return "does not match"
+    left = len(name) - len(typed)
+    return f"{left} letter{'s' * (left != 1)} missing"
+
+
+class TypedName(Vertical):
+    """`Type social/database to restore:` above the field, and how far it is beside it."""
+
+    DEFAULT_CSS = """
+    TypedName { height: auto; padding: 0 1; }
+    TypedName Input {
+        height: 1; border: none; padding: 0 1; background: $panel; background-tint: $panel 0%;
+        &:focus { background: $cursor-row; background-tint: $panel 0%; border: none; }
+        &:ansi:focus { text-style: underline; }
+    }
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__()
+        self.wanted = name
+        self._reason = reason
+
+    def compose(self) -> ComposeResult:
+        """The words and the field."""
+        yield Lines()
+        yield Input()
+
+    def on_mount(self) -> None:
+        """A cursor that blinks draws the line again and again over a slow line."""
+        self.input.cursor_blink = False
+        self._draw()
+
+    def on_resize(self) -> None:
+        """Break the words anew."""
+        self._draw()
+
+    @property
+    def input(self) -> Input:
+        """The field."""
+        return self.query_one(Input)
+
+    @property
+    def value(self) -> str:
+        """What is typed."""
+        return self.input.value.strip()
+
+    @property
+    def matches(self) -> bool:
+        """Whether it is the name, exactly."""
+        return self.value == self.wanted
+
+    def take(self, typed: str | None) -> bool:
+        """Take a character that was typed elsewhere; False when it is none of a name's, or the field has the focus."""
+        if typed is None or self.input.has_focus or not (typed.isalnum() or typed in "._-/"):
+            return False
+        self.input.focus()
+        self.input.insert_text_at_cursor(typed)
+        return True
+
+    @on(Input.Changed)
+    def _draw(self) -> None:
+        left = missing(self.wanted, self.value)
+        state = ("✓ matches", "ok") if not left else (left, "warn")
+        room = max(20, self.size.width - len(state[0]) - 2)
+        first, *rest = wrapped(f"Type {self.wanted} {self._reason}", room)
+        lines: list[Line] = [[*fit([(first, "strong")], room), (" ", ""), state], *([(part, "")] for part in rest)]
+        self.query_one(Lines).show(lines)
