@@ -145,7 +145,8 @@ class SnapshotInfo:
     """One committed backup of one asset, merged over the vaults that hold it.
 
     `id` is `<host>/<asset>/<YYYYMMDDTHHMMSSZ>-<id>`; `checked_at` is the last time the host was seen to still hold
-    exactly this content (secrets).
+    exactly this content (secrets). `vaults` leaves out those whose copy failed its last verification (`damaged`), as
+    long as another copy is good.
     """
 
     id: str
@@ -162,6 +163,13 @@ class SnapshotInfo:
     in_part: bool = False
     fingerprint: str | None = None
     seconds: float | None = None
+    damaged: tuple[str, ...] = ()
+    drill_failed: bool = False
+    """The last drill of it failed; `drilled_at` is the last good one all the same."""
+    drill_seconds: float | None = None
+    """How long restoring it took in its last good drill."""
+    opens_dump: bool | None = None
+    """Secrets and databases: whether these secrets opened the database of the last drill; None when nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +244,8 @@ class AssetStatus:
     goal_seconds: float | None
     newest: SnapshotInfo | None
     stale: bool = False
+    proof: str = ""
+    """In words, how the asset's last drill went; see `operations.fleet_words`."""
 
 
 def utc_now() -> datetime:

@@ -23,9 +23,9 @@ class AssetFacts:
     """What is known of one asset of one host.
 
     `age_seconds` counts from when the newest snapshot was begun, or from when its content was last seen to be that of
-    the host; None means never backed up. `copies`, `offsite`, `same_machine`, `verify_failed` are of the newest
-    snapshot. `usual_bytes` is what snapshots before it used to have. `asked` is False when the host or the vaults
-    could not be asked, and all this is what was last known.
+    the host; None means never backed up. `copies`, `offsite`, `same_machine`, `verify_failed`, `drill_failed` and
+    `opens_dump` are of the newest snapshot; `last_drill_failed` is of any. `usual_bytes` is what snapshots before it
+    used to have. `asked` is False when the host or the vaults could not be asked, and all this is what was last known.
     """
 
     asset: Asset
@@ -42,6 +42,8 @@ class AssetFacts:
     bytes: int | None = None
     usual_bytes: int | None = None
     drilled_seconds: float | None = None
+    drill_failed: bool = False
+    last_drill_failed: bool = False
     custody_confirmed: bool = False
     healthy_standby: bool = False
     provider: str = ""
@@ -110,6 +112,10 @@ def _worthless(facts: AssetFacts) -> list[Reason]:
         found.append(
             _reason(facts, 100, "the newest snapshot failed verification", "back it up again, and check that vault")
         )
+    if facts.drill_failed and facts.age_seconds is not None:
+        found.append(
+            _reason(facts, 100, "the drill of the newest snapshot failed", "see what it said, back it up again")
+        )
     if facts.differs and facts.age_seconds is not None:
         found.append(_reason(facts, 100, "the secrets on the host differ from the copy", "back them up"))
     if facts.opens_dump is False:
@@ -167,7 +173,11 @@ def _size(facts: AssetFacts) -> list[Reason]:
 
 
 def _proof(facts: AssetFacts) -> list[Reason]:
-    if facts.asset not in _DRILLED or facts.age_seconds is None:
+    if facts.age_seconds is None or facts.drill_failed:
+        return []
+    if facts.last_drill_failed:
+        return [_reason(facts, 40, "the last drill failed", "see what it said, then drill the newest snapshot")]
+    if facts.asset not in _DRILLED:
         return []
     if facts.drilled_seconds is None:
         return [_reason(facts, 10, "never proven by a drill", "prove it with a drill")]

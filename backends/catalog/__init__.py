@@ -1,7 +1,8 @@
 """What the vaults hold, as seen in a local cache that can be thrown away at any time."""
 
 from backends.catalog.catalog import Catalog
+from backends.catalog.checks import CheckInfo, Proof
 from backends.catalog.records import record_attempt, record_check
 from backends.catalog.status import VaultStatus
 
-__all__ = ["Catalog", "VaultStatus", "record_attempt", "record_check"]
+__all__ = ["Catalog", "CheckInfo", "Proof", "VaultStatus", "record_attempt", "record_check"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.archive.layout import manifest_key
 from backends.catalog import observed
+from backends.catalog.checks import CheckInfo, Drill, Proof, checks_of, drills_of, proofs_of
 from backends.catalog.refresh import forget, note_failure, refresh
 from backends.catalog.status import VaultStatus
 from backends.catalog.store import Store
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 _CHECKED = """
 SELECT s.id, s.host, s.asset, s.at, s.bytes, s.run, s.in_part, s.fingerprint, s.seconds, s.vault,
-       c.unchanged, c.verified, c.refuted, c.drilled
+       c.unchanged, c.verified, c.refuted, c.cleared
 FROM snapshots s LEFT JOIN (
     SELECT vault, id,
            max(CASE WHEN kind = 'unchanged' AND ok THEN at END) AS unchanged,
            max(CASE WHEN kind = 'verified' AND ok THEN at END) AS verified,
            max(CASE WHEN kind = 'verified' AND NOT ok THEN at END) AS refuted,
-           max(CASE WHEN kind = 'drilled' AND ok THEN at END) AS drilled
+           max(CASE WHEN kind = 'verified' AND ok AND whole THEN at END) AS cleared
     FROM checks GROUP BY vault, id
 ) c ON c.vault = s.vault AND c.id = s.id
 """
@@ -111,25 +112,26 @@ class Catalog:
         """Snapshots over all vaults, newest first; of a vault's damaged copies only those that have no good one."""
         where, values = _where(host, asset, "s.")
         with self._store.reading() as cache:
-            return _merge(cache.execute(_CHECKED + where + _NEWEST_FIRST, values))
+            return _merge(cache.execute(_CHECKED + where + _NEWEST_FIRST, values), drills_of(cache))
 
     def recent(self, count: int) -> dict[Pair, list[SnapshotInfo]]:
         """The newest `count` snapshots of every asset of every host, newest first."""
         query = f"{_RECENT}{_CHECKED} JOIN ranked ON ranked.id = s.id WHERE place <= ?{_NEWEST_FIRST}"
         grouped: dict[Pair, list[SnapshotInfo]] = {}
         with self._store.reading() as cache:
-            for snapshot in _merge(cache.execute(query, (count,))):
+            for snapshot in _merge(cache.execute(query, (count,)), drills_of(cache)):
                 grouped.setdefault((snapshot.host, snapshot.asset), []).append(snapshot)
         return grouped
 
-    def last_drills(self) -> dict[Pair, datetime]:
-        """When any snapshot of an asset was last proven by a drill."""
-        query = (
-            "SELECT s.host, s.asset, max(c.at) FROM checks c JOIN snapshots s ON s.vault = c.vault AND s.id = c.id "
-            "WHERE c.kind = 'drilled' AND c.ok GROUP BY s.host, s.asset"
-        )
+    def proofs(self) -> dict[Pair, Proof]:
+        """How the drills of every asset went, whichever of its snapshots they were of."""
         with self._store.reading() as cache:
-            return {(host, Asset(asset)): datetime.fromtimestamp(at, UTC) for host, asset, at in cache.execute(query)}
+            return proofs_of(drills_of(cache))
+
+    def checks(self, snapshot_id: str) -> list[CheckInfo]:
+        """Everything that was ever found out about a snapshot, newest first; a drill stands here once per vault."""
+        with self._store.reading() as cache:
+            return checks_of(cache, snapshot_id)
 
     def recent_attempts(self, count: int) -> dict[Pair, list[tuple[datetime, bool, str]]]:
         """The last `count` attempts of every asset that ended, newest first: when, whether it was good, its error."""
@@ -203,17 +205,19 @@ def _where(host: str | None, asset: Asset | None, table: str) -> tuple[str, tupl
     return (f" WHERE {clauses}" if given else ""), tuple(value for _, value in given)
 
 
-def _merge(rows: Iterable[tuple[Any, ...]]) -> list[SnapshotInfo]:
+def _merge(rows: Iterable[tuple[Any, ...]], drills: Mapping[str, list[Drill]]) -> list[SnapshotInfo]:
     """One value per snapshot from the rows of the vaults that hold it."""
     held: dict[str, list[tuple[Any, ...]]] = {}
     for row in rows:
         held.setdefault(row[0], []).append(row)
-    return [_merged(copies) for copies in held.values()]
+    return [_merged(copies, drills.get(name, [])) for name, copies in held.items()]
 
 
-def _merged(copies: list[tuple[Any, ...]]) -> SnapshotInfo:
-    good = [copy for copy in copies if copy[12] is None or (copy[11] is not None and copy[11] > copy[12])]
+def _merged(copies: list[tuple[Any, ...]], drills: list[Drill]) -> SnapshotInfo:
+    # A look at a sample does not clear a copy in which damage was found.
+    good = [copy for copy in copies if copy[12] is None or (copy[13] is not None and copy[13] > copy[12])]
     first = copies[0]
+    proven = next((drill for drill in drills if drill.ok), None)
     return SnapshotInfo(
         id=first[0],
         host=first[1],
@@ -228,7 +232,11 @@ def _merged(copies: list[tuple[Any, ...]]) -> SnapshotInfo:
         checked_at=_latest(copies, 10),
         verified_at=_latest(good or copies, 11),
         verify_failed=not good,
-        drilled_at=_latest(copies, 13),
+        damaged=tuple(copy[9] for copy in copies if copy not in good),
+        drilled_at=proven.at if proven else None,
+        drill_failed=bool(drills) and not drills[0].ok,
+        drill_seconds=proven.seconds if proven else None,
+        opens_dump=next((drill.opens for drill in drills if drill.opens is not None), None),
     )
 
 

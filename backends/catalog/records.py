@@ -17,14 +17,33 @@ FORMAT = 1
 CheckKind = Literal["unchanged", "verified", "drilled"]
 _KINDS = frozenset({"unchanged", "verified", "drilled"})
 _MAX_NUMBER = 1 << 60
+_MAX_SECONDS = 1e9
+_DEEP = 6
 
 
 class Check(NamedTuple):
-    """What one check found."""
+    """What one check found; `details` are cleaned."""
 
     kind: str
     at: datetime
     ok: bool
+    details: dict[str, Any]
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything was looked at, not a sample of it."""
+        return self.details.get("whole") is not False
+
+    @property
+    def seconds(self) -> float | None:
+        """How long restoring took, in a drill."""
+        found = self.details.get("restore_seconds")
+        return float(found) if isinstance(found, int | float) and 0 <= found < _MAX_SECONDS else None
+
+    @property
+    def opens(self) -> bool | None:
+        """Whether the secrets opened the database, in a drill; None when that was not to be seen."""
+        return {"opens": True, "locked": False}.get(str(self.details.get("pair")))
 
 
 def record_attempt(vaults: Sequence[Vault], attempt: Attempt) -> dict[str, VaultError]:
@@ -91,7 +110,8 @@ def parse_check(data: bytes, snapshot_id: str) -> Check:
         kind, ok = document["kind"], document["ok"]
         if document["snapshot"] != snapshot_id or kind not in _KINDS or type(ok) is not bool:
             raise ValueError("not what it says")
-        return Check(kind, _time(document["at"]), ok)
+        details = document.get("details")
+        return Check(kind, _time(document["at"]), ok, _tidy(details) if isinstance(details, dict) else {})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise Damaged(f"a check of {snapshot_id} cannot be understood") from error
 
@@ -141,6 +161,19 @@ def _document(data: bytes) -> dict[str, Any]:
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number")
+
+
+def _tidy(value: Any, depth: int = 0) -> Any:
+    """A JSON value with all text in it cleaned; what is nested absurdly deep is left out."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict | list) and depth >= _DEEP:
+        return None
+    if isinstance(value, dict):
+        return {clean(name, 100): _tidy(each, depth + 1) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_tidy(each, depth + 1) for each in value]
+    return value
 
 
 def _text(value: object, limit: int) -> str:

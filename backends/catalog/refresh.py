@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
@@ -167,7 +168,8 @@ def _read_one(vault: Vault, key: str, size: int, rows: _Rows) -> None:
     if CHECK_KEY.fullmatch(key):
         snapshot_id = key.removeprefix(HOSTS).partition("/checks/")[0]
         check = parse_check(_read(vault, key, MAX_RECORD), snapshot_id)
-        rows.checks.append((vault.name, key, size, snapshot_id, check.kind, check.at.timestamp(), check.ok))
+        found = (check.kind, check.at.timestamp(), check.ok, check.whole, check.seconds, check.opens)
+        rows.checks.append((vault.name, key, size, snapshot_id, *found, json.dumps(check.details)))
     elif match := RECORD_KEY.fullmatch(key):
         tried = parse_attempt(_read(vault, key, MAX_RECORD), match["host"])
         what = (tried.host, tried.asset.value, tried.run, tried.at.timestamp(), tried.seconds, tried.state.value)

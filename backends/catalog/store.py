@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backends.errors import MastovaultError
 
-VERSION = 1
+VERSION = 2
 _BUSY_SECONDS = 20.0
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 TABLES = ("snapshots", "checks", "attempts", "unreadable")
@@ -30,9 +30,11 @@ CREATE INDEX snapshots_by_id ON snapshots (id);
 CREATE TABLE manifests (vault TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (vault, key));
 CREATE TABLE checks (
     vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL,
-    at REAL NOT NULL, ok INTEGER NOT NULL, PRIMARY KEY (vault, key)
+    at REAL NOT NULL, ok INTEGER NOT NULL, whole INTEGER NOT NULL, seconds REAL, opens INTEGER, details TEXT NOT NULL,
+    PRIMARY KEY (vault, key)
 );
 CREATE INDEX checks_by_id ON checks (vault, id);
+CREATE INDEX checks_by_kind ON checks (kind, id);
 CREATE TABLE attempts (
     vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, host TEXT NOT NULL, asset TEXT NOT NULL,
     run TEXT NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL, state TEXT NOT NULL, snapshot TEXT,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
-from backends.catalog import Catalog, VaultStatus
+from backends.catalog import Catalog, Proof, VaultStatus
 from backends.config.schema import Config, DirectoryVault, S3Vault, VaultConfig
 from backends.errors import ConfigurationError
 from backends.model import (
@@ -21,7 +21,7 @@ from backends.model import (
     Level,
     SnapshotInfo,
 )
-from backends.operations.fleet_words import state_text
+from backends.operations.fleet_words import drill_words, state_text
 from backends.risk import AssetFacts, assess
 from backends.untrusted import clean
 
@@ -53,7 +53,7 @@ class _Known:
     vaults: dict[str, VaultStatus]
     hosts: dict[str, HostObservation]
     snapshots: dict[tuple[str, Asset], list[SnapshotInfo]]
-    drills: dict[tuple[str, Asset], datetime]
+    proofs: dict[tuple[str, Asset], Proof]
     attempts: dict[tuple[str, Asset], list[tuple[datetime, bool, str]]]
 
 
@@ -66,7 +66,7 @@ def load_fleet(config: Config, catalog: Catalog, now: datetime) -> Fleet:
         vaults={name: seen.get(name) or _unasked(name, config.vaults[name]) for name in config.vaults},
         hosts={host.host: host for host in catalog.observations() if host.host in config.hosts},
         snapshots=catalog.recent(_HISTORY),
-        drills=catalog.last_drills(),
+        proofs=catalog.proofs(),
         attempts=catalog.recent_attempts(_TRIES),
     )
     rows = [_row(known, host, asset) for host, its in config.hosts.items() for asset in its.assets]
@@ -122,6 +122,7 @@ def _row(known: _Known, host: str, asset: Asset) -> AssetStatus:
         goal_seconds=facts.goal_seconds,
         newest=newest,
         stale=_is_stale(known, host, newest, seen, kept=_kept(looked)),
+        proof=drill_words(known.proofs.get((host, asset), Proof()), known.now),
     )
 
 
@@ -134,7 +135,7 @@ def _facts(
     fails = _failures(known, host, asset, newest)
     copies = [name for name in newest.vaults if name in known.vaults] if newest else []
     encryption = known.config.encryption
-    drilled = known.drills.get((host, asset))
+    proof = known.proofs.get((host, asset), Proof())
     return AssetFacts(
         asset=asset,
         age_seconds=_age(known.now, newest, seen, looked),
@@ -148,7 +149,10 @@ def _facts(
         failure=fails[0] if fails else "",
         bytes=newest.bytes if newest else None,
         usual_bytes=int(median(each.bytes for each in history[1:])) if len(history) > 1 else None,
-        drilled_seconds=None if drilled is None else max(0.0, (known.now - drilled).total_seconds()),
+        opens_dump=newest.opens_dump if newest else None,
+        drill_failed=newest is not None and newest.drill_failed,
+        last_drill_failed=proof.failed_at is not None,
+        drilled_seconds=None if proof.proven_at is None else max(0.0, (known.now - proof.proven_at).total_seconds()),
         custody_confirmed=encryption.recovery is not None and encryption.custody_confirmed == encryption.recovery,
         healthy_standby=looked is not None and looked.healthy_standby,
         provider=(looked.provider or "") if looked is not None else "",

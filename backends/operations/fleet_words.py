@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from backends.catalog import Proof
 from backends.model import Asset, AssetObservation, HostObservation, HostState, SnapshotInfo
 from backends.risk import AssetFacts, span
 
@@ -40,6 +41,38 @@ def state_text(
     return _trouble(facts) or _fine(facts, newest, now)
 
 
+def proof_words(snapshot: SnapshotInfo | None, now: datetime) -> str:
+    """What the drills of one snapshot showed: `restore takes 3 m 10 s, proven 6 d ago`."""
+    if snapshot is None:
+        return ""
+    # Which of two drills is the later one is not asked: a snapshot whose last one failed has none that counts.
+    failed_at = now if snapshot.drill_failed else None
+    proof = Proof(proven_at=snapshot.drilled_at, seconds=snapshot.drill_seconds, failed_at=failed_at)
+    return drill_words(proof, now)
+
+
+def drill_words(proof: Proof, now: datetime) -> str:
+    """What the drills of an asset showed."""
+    if proof.failed_at is not None:
+        return "the last drill FAILED"
+    if proof.proven_at is None:
+        return "never proven by a drill"
+    ago = f"proven {took((now - proof.proven_at).total_seconds(), parts=1)} ago"
+    return ago if proof.seconds is None else f"restore takes {took(proof.seconds)}, {ago}"
+
+
+def took(seconds: float, *, parts: int = 2) -> str:
+    """A duration in words of one or two parts: `3 m 10 s`, `2 h 05 m`, `6 d`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    place = next(number for number, (_, size) in enumerate(units) if whole >= size)
+    (sign, size), (next_sign, next_size) = units[place], units[place + 1]
+    first, rest = divmod(whole, size)
+    return f"{first} {sign}" if parts == 1 else f"{first} {sign} {rest // next_size:02d} {next_sign}"
+
+
 def clock(moment: datetime, now: datetime) -> str:
     """`05:12` for today, `11-20 05:12` for another day; UTC."""
     at, today = moment.astimezone(UTC), now.astimezone(UTC)
@@ -54,6 +87,10 @@ def _trouble(facts: AssetFacts) -> str:
         return "verification FAILED"
     if facts.differs:
         return "changed since the copy"
+    if facts.opens_dump is False:
+        return "does not open the dump" if facts.asset is Asset.SECRETS else "not opened by the secrets"
+    if facts.drill_failed:
+        return "drill FAILED"
     if facts.failed_runs:
         return failed
     if facts.goal_seconds is not None and facts.age_seconds > facts.goal_seconds:

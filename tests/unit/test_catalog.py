@@ -15,7 +15,7 @@ from backends.archive.keys import new_identity
 from backends.archive.layout import record_key, snapshot_prefix
 from backends.archive.manifest import Manifest
 from backends.archive.writer import begin_snapshot
-from backends.catalog import Catalog, record_attempt, record_check
+from backends.catalog import Catalog, Proof, record_attempt, record_check
 from backends.errors import NotFound
 from backends.model import Asset, AssetObservation, Attempt, HostObservation, HostState, JobState
 from backends.vault.base import Vault
@@ -146,7 +146,56 @@ def test_checks_are_seen_beside_their_snapshot(vault: DirectoryVault, second: Di
     (seen,) = catalog.snapshots()
     assert (seen.checked_at, seen.verified_at, seen.drilled_at) == (later[2], later[3], later[4])
     assert not seen.verify_failed
-    assert catalog.last_drills() == {("social", Asset.SECRETS): later[4]}
+    assert (seen.drill_failed, seen.drill_seconds, seen.opens_dump) == (True, None, None)
+    assert catalog.proofs() == {("social", Asset.SECRETS): Proof(proven_at=later[4], failed_at=later[5])}
+
+
+def test_drills_are_told_with_their_times(vault: DirectoryVault, second: DirectoryVault, catalog: Catalog) -> None:
+    older, newer = back_up(vault), back_up(vault, second, at=NOW + timedelta(days=1))
+    times = [NOW + timedelta(days=2, hours=hour) for hour in range(3)]
+    record_check([vault], older.id, "drilled", times[0], True, {"restore_seconds": 190.5, "pair": "opens"})
+    record_check([vault, second], newer.id, "drilled", times[1], False, {"pair": "locked", "said": "\x1b[31mno"})
+    for each in (vault, second):
+        catalog.refresh_vault(each)
+    locked, proven = catalog.snapshots()
+    assert (proven.drilled_at, proven.drill_seconds, proven.opens_dump) == (times[0], 190.5, True)
+    assert (locked.drilled_at, locked.drill_failed, locked.opens_dump) == (None, True, False)
+    proof = Proof(proven_at=times[0], seconds=190.5, failed_at=times[1])
+    assert catalog.proofs() == {("social", Asset.DATABASE): proof}
+    first, second_ = catalog.checks(newer.id)
+    assert (first.vault, second_.vault) == ("one", "two")
+    assert first.details == {"pair": "locked", "said": "\N{REPLACEMENT CHARACTER}[31mno"}
+    record_check([second], newer.id, "drilled", times[2], True, {"restore_seconds": 7})
+    catalog.refresh_vault(second)
+    again = catalog.snapshots()[0]
+    assert (again.drill_failed, again.drill_seconds, again.opens_dump) == (False, 7.0, False), "that was not looked at"
+    assert catalog.proofs()[("social", Asset.DATABASE)].failed_at is None
+
+
+def test_a_sample_does_not_clear_a_damaged_copy(vault: DirectoryVault, catalog: Catalog) -> None:
+    made = back_up(vault)
+    record_check([vault], made.id, "verified", NOW, False, {"whole": True})
+    record_check([vault], made.id, "verified", NOW + timedelta(hours=1), True, {"whole": False, "sample": 3})
+    catalog.refresh_vault(vault)
+    (seen,) = catalog.snapshots()
+    assert (seen.verify_failed, seen.damaged) == (True, ("one",))
+    record_check([vault], made.id, "verified", NOW + timedelta(hours=2), True, {"whole": True})
+    catalog.refresh_vault(vault)
+    (seen,) = catalog.snapshots()
+    assert (seen.verify_failed, seen.damaged) == (False, ())
+
+
+@pytest.mark.parametrize(
+    "details", [None, [], {"restore_seconds": -1, "pair": []}, {"restore_seconds": "1", "deep": [[[[[[[[1]]]]]]]]}]
+)
+def test_odd_details_do_no_harm(vault: DirectoryVault, catalog: Catalog, details: object) -> None:
+    made = back_up(vault)
+    document = {"format": 1, "snapshot": made.id, "kind": "drilled", "at": "2026-11-23T00:00:00Z", "ok": True}
+    key = snapshot_prefix(made.id) + "checks/20261123T000000Z-00000000.json"
+    damage(vault, key, json.dumps(document | {"details": details}).encode())
+    assert catalog.refresh_vault(vault).unreadable == 0
+    (seen,) = catalog.snapshots()
+    assert (seen.drill_failed, seen.drill_seconds, seen.opens_dump) == (False, None, None)
 
 
 def test_a_damaged_copy_is_no_copy(vault: DirectoryVault, second: DirectoryVault, catalog: Catalog) -> None:
@@ -158,6 +207,7 @@ def test_a_damaged_copy_is_no_copy(vault: DirectoryVault, second: DirectoryVault
         catalog.refresh_vault(each)
     seen = catalog.snapshots()[0]
     assert (seen.vaults, seen.verify_failed, seen.verified_at) == (("two",), False, None)
+    assert seen.damaged == ("one",)
     record_check([second], made.id, "verified", NOW + timedelta(hours=2), False, {})
     catalog.refresh_vault(second)
     seen = catalog.snapshots()[0]

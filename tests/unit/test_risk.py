@@ -57,6 +57,8 @@ def test_nothing_to_say_of_a_perfect_copy() -> None:
         ({"offsite": False}, 15, "no copy off-site"),
         ({"drilled_seconds": None}, 10, "never proven by a drill"),
         ({"drilled_seconds": DRILL_SECONDS + 1}, 5, "last drill 30d 00h ago"),
+        ({"drill_failed": True, "last_drill_failed": True}, 100, "drill of the newest snapshot failed"),
+        ({"last_drill_failed": True}, 40, "the last drill failed"),
         ({"custody_confirmed": False}, 15, "custody"),
     ],
 )
@@ -98,6 +100,7 @@ def test_weights_are_scaled_by_impact() -> None:
 def test_only_database_and_secrets_are_drilled() -> None:
     for asset in (Asset.MEDIA, Asset.REDIS):
         assert points(replace(PERFECT, asset=asset, drilled_seconds=None)) == []
+        assert points(replace(PERFECT, asset=asset, last_drill_failed=True)) != []
 
 
 def test_a_standby_lowers_only_what_it_helps_against() -> None:
@@ -143,6 +146,8 @@ FACTS = st.builds(
     bytes=st.none() | st.integers(0, 10**12),
     usual_bytes=st.none() | st.integers(0, 10**12),
     drilled_seconds=AGES,
+    drill_failed=st.booleans(),
+    last_drill_failed=st.booleans(),
     custody_confirmed=st.booleans(),
     healthy_standby=st.booleans(),
     provider=st.sampled_from(["", "", "", "Wasabi"]),
@@ -200,6 +205,7 @@ def test_one_more_failure_is_never_safer(facts: AssetFacts, more: int) -> None:
 @given(FACTS)
 def test_each_worry_only_adds(facts: AssetFacts) -> None:
     score = assess(facts).score
-    for worry in ({"differs": True}, {"verify_failed": True}, {"opens_dump": False}, {"custody_confirmed": False}):
+    worries = ("differs", "verify_failed", "drill_failed", "last_drill_failed")
+    for worry in (*({name: True} for name in worries), {"opens_dump": False}, {"custody_confirmed": False}):
         assert assess(replace(facts, **worry)).score >= score  # type: ignore[arg-type]
     assert assess(replace(facts, healthy_standby=True)).score <= assess(replace(facts, healthy_standby=False)).score
