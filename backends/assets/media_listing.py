@@ -25,13 +25,15 @@ _KEEP_NAMES = 1000
 _BLOCK = 1024
 """Records that are in the open per run while merging."""
 _NUMBERS = re.compile(rb"(\d{1,20})\t(-?)(\d{1,20})(?:\.(\d{1,30}))?\t([0-7]{1,5})\t")
-# Directories that cannot be opened are reported as `u` and not entered; all else that is no directory is listed.
+# Directories that cannot be opened are reported as `u` and not entered; all else that is no directory is listed, but for
+# what a restore keeps aside where it finds no other place on the same file system.
 _SCRIPT = r"""cd -- "$1" || exit 9
 export LC_ALL=C
+below=.${3:+/}$3
 if [ "$2" = all ]; then set -- -name ''; else set -- -path ./cache; fi
-exec find . \( "$@" -prune \) -o \
-  \( -type d \( \( -readable -executable \) -o \( -printf 'uu\t0\t0\t0\t%P\0' -prune \) \) \) -o \
-  \( ! -type d -printf '%y%Y\t%s\t%T@\t%m\t%P\0' \)
+exec find "$below" \( \( "$@" -o -path './.mastovault-*' \) -prune \) -o \
+  \( -type d \( \( -readable -executable \) -o \( -printf 'uu\t0\t0\t0\t%p\0' -prune \) \) \) -o \
+  \( ! -type d -printf '%y%Y\t%s\t%T@\t%m\t%p\0' \)
 """
 
 
@@ -47,9 +49,12 @@ class Listed(NamedTuple):
     mode: int
 
 
-def find_command(root: str, *, include_cache: bool) -> tuple[str, ...]:
-    """The listing's argv. The root may be a symbolic link; links below it are not followed."""
-    return sh(_SCRIPT, root, "all" if include_cache else "")
+def find_command(root: str, *, include_cache: bool, below: str = "") -> tuple[str, ...]:
+    """The listing's argv. The root may be a symbolic link; links below it are not followed.
+
+    With `below`, a path relative to the root, only what is at and below that is listed.
+    """
+    return sh(_SCRIPT, root, "all" if include_cache else "", below)
 
 
 def parse_records(chunks: Iterable[bytes]) -> Iterator[Listed]:
@@ -72,8 +77,10 @@ def _parse(record: bytes) -> Listed:
     numbers = _NUMBERS.match(rest)
     if not tab or not numbers or len(kinds) != 2:
         raise _unexpected(record)
-    path = rest[numbers.end() :]
+    path = rest[numbers.end() :].removeprefix(b"./")
     kind = _kind(kinds)
+    if kind == "u" and path == b".":
+        path = b""
     if not safe_path(path) and not (kind == "u" and path == b""):
         raise _unexpected(record)
     size, sign, seconds, fraction, mode = numbers.groups()
