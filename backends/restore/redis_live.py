@@ -166,11 +166,11 @@ def place_of(target: Target, role: str) -> RedisPlace:
 
 
 def setting(client: redis.Redis, name: str) -> str:
-    """A setting as CONFIG GET tells it, raw; empty when there is none such, or it may not be asked."""
+    """A setting as CONFIG GET tells it; empty when there is none such, or it may not be asked."""
     with suppress(ResponseError):
         answer: Any = client.config_get(name)
         value = answer.get(name, answer.get(name.encode(), ""))
-        return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return ""
 
 

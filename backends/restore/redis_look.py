@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 from backends.archive.manifest import Manifest
 from backends.assets.redis import Depths, depths_of
 from backends.assets.redis_client import where
@@ -65,7 +66,7 @@ def _pair(seen: list[Seen], manifest: Manifest) -> list[tuple[Seen, SavedServer 
     pairs: list[tuple[Seen, SavedServer | None]] = []
     for one in seen:
         fitting = [each for each in saved if set(each.roles) & set(one.live.roles)]
-        if len(fitting) != 1 or set(fitting[0].roles) != set(one.live.roles):
+        if len(fitting) != 1 or any(fitting[0] is taken for _, taken in pairs):
             raise _Mismatch(
                 f"The snapshot comes from {_servers(len(saved))}, and {_servers(len(seen))} "
                 "serve Mastodon on the target: data cannot be split or joined.",
