@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import click
 
 from backends.catalog import Catalog
@@ -43,11 +45,22 @@ def command(paths: Paths, target: str | None, as_json: bool) -> None:
                 show.size(snapshot.bytes),
                 ",".join(snapshot.vaults),
                 snapshot.run,
-                "in part" if snapshot.in_part else "",
+                _note(snapshot, now),
             )
             for snapshot in found
         ),
     )
+
+
+def _note(snapshot: SnapshotInfo, now: datetime) -> str:
+    notes = ["in part"] if snapshot.in_part else []
+    if snapshot.verify_failed:
+        notes.append("failed verification")
+    elif snapshot.verified_at:
+        notes.append(f"verified {show.age(snapshot.verified_at, now)} ago")
+    if snapshot.drilled_at:
+        notes.append(f"proven {show.age(snapshot.drilled_at, now)} ago")
+    return ", ".join(notes)
 
 
 def _json(snapshot: SnapshotInfo) -> dict[str, object]:
