@@ -38,11 +38,13 @@ class CheckedStream:
                 return self._end(size)
             data = self._held + data
             cut = _begin_of(self._trailer, data)
+            if cut > size:
+                self._begun, self._held = data[size:], b""
+                return data[:size]
             self._held = data[cut:]
             self._complete = self._held == self._trailer
             if cut:
-                self._begun, self._held = (data[size:], b"") if cut > size else (b"", self._held)
-                return data[: min(cut, size)]
+                return data[:cut]
         return b""
 
     def _end(self, size: int) -> bytes:
