@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from datetime import datetime
 from typing import Any, Literal
 
@@ -53,3 +55,20 @@ class Manifest(BaseModel):
     def bytes(self) -> int:
         """Stored size: every object of this snapshot."""
         return sum(entry.bytes for entry in self.objects)
+
+
+_MARK = re.compile(rb',\n  "sha256": "([0-9a-f]{64})"\n\}\n')
+_MARK_BYTES = 64 + len(b',\n  "sha256": ""\n}\n')
+_END = b"\n}"
+
+
+def written(manifest: Manifest) -> bytes:
+    """A manifest as it is stored: its last field is the SHA-256 of all bytes before the comma that leads to it."""
+    body = manifest.model_dump_json(indent=2).encode().removesuffix(_END)
+    return body + b',\n  "sha256": "%s"\n}\n' % hashlib.sha256(body).hexdigest().encode()
+
+
+def is_unchanged(data: bytes) -> bool | None:
+    """Whether a stored manifest is as it was written; None when it does not end in its own SHA-256."""
+    mark = _MARK.fullmatch(data[-_MARK_BYTES:])
+    return None if mark is None else hashlib.sha256(data[:-_MARK_BYTES]).hexdigest().encode() == mark[1]

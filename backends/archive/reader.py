@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from backends.archive.layout import MANIFEST_KEY, MAX_MANIFEST, manifest_key, snapshot_prefix, time_of
-from backends.archive.manifest import FORMAT, Manifest, ObjectEntry
+from backends.archive.manifest import FORMAT, Manifest, ObjectEntry, is_unchanged
 from backends.errors import Damaged, KeyUnavailable, VaultFormatTooNew
 from backends.untrusted import clean
 from backends.vault.base import Vault
@@ -49,6 +49,8 @@ def parse_manifest(key: str, data: bytes) -> Manifest:
         raise Damaged(f"the manifest of {place['id']} cannot be understood", "Look at the vault by hand.") from None
     if manifest.format > FORMAT:
         raise _too_new(place["id"])
+    if is_unchanged(data) is False:
+        raise Damaged(f"the manifest of {place['id']} was changed after it was written", "Use another copy of it.")
     _check(manifest, place["id"])
     return manifest
 

@@ -13,7 +13,7 @@ from backends.archive.codec import Sealed, seal
 from backends.archive.fanout import Fanout
 from backends.archive.keys import normal_recipients, parse_recipients
 from backends.archive.layout import MAX_MANIFEST, manifest_key, new_snapshot_id, snapshot_prefix
-from backends.archive.manifest import FORMAT, Manifest, ObjectEntry
+from backends.archive.manifest import FORMAT, Manifest, ObjectEntry, written
 from backends.archive.snapshot import Source
 from backends.errors import KeyUnavailable, VaultError
 from backends.model import Asset, utc_now
@@ -163,7 +163,7 @@ class Snapshot:
             in_part=bool(warnings),
             warnings=[clean(text) for text in warnings],
         )
-        data = manifest.model_dump_json(indent=2).encode() + b"\n"
+        data = written(manifest)
         if len(data) > MAX_MANIFEST:
             raise VaultError("the manifest of this snapshot is too long", "Report this as a bug.")
         for vault in list(self._live):
