@@ -35,6 +35,10 @@ _CHUNK = 256 * 1024
 _MOST_QUEUES = 100
 
 
+class NoReader(AssetFailed):
+    """No redis-server of this machine reads the snapshot's format, which says nothing about the snapshot."""
+
+
 @dataclass(slots=True, kw_only=True)
 class RedisCounts:
     """What the snapshot's servers hold together, once loaded."""
@@ -72,7 +76,8 @@ def load_rdb(directory: Path, source: Source, processes: Processes, job: Job | N
         job: is told of the progress, and can be cancelled.
 
     Raises:
-        AssetFailed: Redis does not load it, or no redis-server of this machine reads its format.
+        NoReader: no redis-server of this machine reads its format.
+        AssetFailed: Redis does not load it.
         Damaged, KeyUnavailable, VaultError: as reading the source does.
         Cancelled: the operator asked to stop.
     """
@@ -101,7 +106,7 @@ def _program(saved: SavedServer) -> _Program:
     able = [one for one in found if can_read(one.flavour, one.version, saved)]
     if not able:
         here = ", ".join(f"{one.flavour} {one.version}" for one in found) or "no Redis at all"
-        raise AssetFailed(
+        raise NoReader(
             f"No redis-server of this machine reads RDB format {saved.rdb_version}; here is {here}.",
             f"Install {saved.flavour} {saved.version or 'in a newer version'} here, or drill on another machine.",
         )
