@@ -18,7 +18,7 @@ from backends.restore.database_locale import LOCALES, Locale, choose_locale, loc
 from backends.restore.database_names import identifier
 from backends.restore.database_staging import NoRoom, compressed_entry, dump_entry, pump, stage, unstage
 from backends.restore.database_tools import Toolbox, Tools, dump_major, find_toolbox
-from backends.restore.database_watch import RestoreWatch, SizeWatch, load_failure
+from backends.restore.database_watch import RestoreWatch, SizeWatch, Unsound, load_failure
 from backends.restore.source import Source
 from backends.untrusted import clean
 
@@ -76,7 +76,8 @@ def load_dump(
         wanted: see there.
 
     Raises:
-        AssetFailed: PostgreSQL refused, or the dump is no good; in one sentence.
+        Unsound: the dump is no good.
+        AssetFailed: PostgreSQL refused; in one sentence.
         Damaged, VaultError, KeyUnavailable: the snapshot cannot be read.
         ConnectionFailed, Cancelled: the half-made database may be left when the connection is gone.
     """
@@ -260,7 +261,8 @@ class _Load:
                 f"pg_restore on {host} ended with {how} before it was done.",
                 "Look at the logs of PostgreSQL and at the memory of the host, then restore again.",
             )
-        raise AssetFailed(f"pg_restore failed on {host}: {clean(watch.said[0], 300)}", "Look at the job's log.")
+        kind = Unsound if any("ERROR: " in line for line in watch.said) else AssetFailed
+        raise kind(f"pg_restore failed on {host}: {clean(watch.said[0], 300)}", "Look at the job's log.")
 
 
 class _Built:

@@ -66,7 +66,7 @@ class RestoreWatch:
             return
         if _SERIOUS.search(line) and not _DATA.search(line):
             self.said = [*self.said, clean(shown, 500)][-_KEPT:]
-        elif _QUIET.match(line) or not line.startswith(("pg_restore:", "zstd:")):
+        elif _QUIET.match(line) or not shown.startswith(("pg_restore:", "zstd:", "DETAIL:")):
             return
         self._logged += 1
         if self._logged <= _MAX_LOGGED:
@@ -115,6 +115,10 @@ class SizeWatch:
                         self._job.advance(size - seen)
                         seen = size
                     self._stop.wait(_POLL_SECONDS)
+
+
+class Unsound(AssetFailed):
+    """The dump itself is no good: it would not load anywhere."""
 
 
 _FAULTS: tuple[tuple[str, str, str], ...] = (
@@ -182,5 +186,6 @@ def load_failure(said: list[str], host: str) -> AssetFailed | None:
         if match := re.search(pattern, text):
             what = clean(match.groupdict().get("what") or "", 200)
             words = {"host": host, "what": what, "last": clean(last, 300)}
-            return AssetFailed(sentence.format(**words), next_step.format(**words))
+            kind = Unsound if sentence.startswith(("The snapshot holds rows", "The snapshot's dump")) else AssetFailed
+            return kind(sentence.format(**words), next_step.format(**words))
     return None
