@@ -222,8 +222,7 @@ class Restoring:
             lost = await app.feed.aside(app.source.undo_words, record.id, self.ask_now)
         except MastovaultError as error:
             lost = (f"What was written since the restore is not known: {error.sentence}",)
-        if window.is_mounted:
-            window.tell(after.warning(record, "undo", lost))
+        window.tell(after.warning(record, "undo", lost))
 
     def _go_on(self, record: RestoreRecord, what: str) -> None:
         options = {"restore": record.id, "what": what}

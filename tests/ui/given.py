@@ -25,10 +25,12 @@ from backends.model import (
     Secret,
     SnapshotInfo,
 )
+from backends.operations.choose import RestorePoint
 from backends.operations.fleet import Fleet, VaultStatus
+from backends.restore.plan import RestorePlan
 from backends.runs.view import LogLine, Question, RunView
 from tui.app import MastovaultApp
-from tui.source import History, Seen, Started
+from tui.source import Asks, History, Seen, Started, Wish
 
 NOW = datetime(2026, 11, 22, 14, 2, 11, tzinfo=UTC)
 PATHS = Paths(Path("/etc/mastovault/config.toml"), Path("/nonexistent/state"), Path("/nonexistent/cache"))
@@ -377,6 +379,19 @@ class GivenSource:
     def back_up(self, targets: Mapping[str, Sequence[Asset]]) -> tuple[Started, ...]:
         self.done.append(("back_up", {name: tuple(assets) for name, assets in targets.items()}))
         return tuple(Started(host=name, run="new", error=self.error) for name in targets)
+
+    def start(self, wish: Wish) -> str:
+        self.done.append(("start", wish))
+        return "new"
+
+    def points(self, host: str) -> tuple[RestorePoint, ...]:
+        return ()
+
+    def plan(self, run: str) -> RestorePlan | None:
+        return None
+
+    def undo_words(self, restore: str, ask: Asks) -> tuple[str, ...]:
+        return ()
 
     def cancel(self, run: str, job: str | None) -> None:
         self.done.append(("cancel", run, job))

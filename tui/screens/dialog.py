@@ -124,7 +124,9 @@ class Typed(Dialog[bool]):
 
     def tell(self, lines: Sequence[Line]) -> None:
         """Show other lines: something more is known."""
-        self.query_one(Panel).show(lines)
+        self._lines = lines
+        if self.is_mounted:
+            self.query_one(Panel).show(lines)
 
     @on(Input.Changed)
     def typed(self) -> None:
@@ -133,8 +135,9 @@ class Typed(Dialog[bool]):
 
     @on(Input.Submitted)
     def done(self) -> None:
-        """Enter in the field never does it: it goes on to the buttons."""
-        self.query_one("#yes" if self.query_one(TypedName).matches else "#no", Button).focus()
+        """Enter in the field never does it: when the name is right it goes on to the button."""
+        if self.query_one(TypedName).matches:
+            self.query_one("#yes", Button).focus()
 
     def on_key(self, event: events.Key) -> None:
         """What is typed goes into the field, whatever has the focus."""

@@ -37,9 +37,8 @@ class JobsScreen(AreaScreen):
     #jobs-none { display: none; }
     JobsScreen.-empty #jobs-body { display: none; }
     JobsScreen.-empty #jobs-none { display: block; }
-    JobsScreen.-steps #jobs-table { height: 7; }
     JobsScreen.-broad #jobs-body { layout: horizontal; }
-    JobsScreen.-broad #jobs-table { width: 56; height: 1fr; }
+    JobsScreen.-broad #jobs-table { width: 57; }
     JobsScreen.-broad #jobs-right { width: 1fr; border-left: solid $rule; }
     """
 
@@ -127,14 +126,14 @@ class JobsScreen(AreaScreen):
         if self.broad:
             return [
                 number,
-                Column("what", "What", 6, gap=1),
+                Column("what", "What", 7, gap=1),
                 target,
                 Column("state", "State", 15, gap=1),
                 Column("rest", "", 0, gap=0),
             ]
         return [
             number,
-            Column("what", "What", 6, gap=1),
+            Column("what", "What", 7, gap=1),
             target,
             Column("state", "Step", 13, gap=1),
             Column("progress", "Progress", 0),
@@ -158,7 +157,7 @@ class JobsScreen(AreaScreen):
             return [*head, words(f"{part}%" if part is not None else "", "strong")]
         progress: Line = words(jobs.amount(job) if job.done else "")
         if part is not None and job.total is not None:
-            progress = [*say.bar(job.done, job.total, 8), (f" {part:3d}%", "strong")]
+            progress = [*say.bar(job.done, job.total, 7), (f" {part:3d}%", "strong")]
         return [*head, progress, words(say.rate(job.rate, job.unit)), words(say.clock(jobs.left(job)))]
 
     def _ended(self, entry: JobEntry) -> str:
@@ -172,7 +171,9 @@ class JobsScreen(AreaScreen):
         if entry is not None:
             self.query_one("#jobs-step", Lines).show(self._step_lines(entry))
             steps = self._plan_lines(entry)
-        self.set_class(bool(steps), "-steps")
+        # Of a list that is shorter than its part of the screen, the room goes to the log.
+        room = min(7, len(self.mastovault.entries) + 1) if steps and not self.broad else None
+        self.table.styles.height = room if room is not None else "1fr"
         self.query_one("#jobs-steps", Lines).show(steps)
 
     def _plan_lines(self, entry: JobEntry) -> Sequence[Line]:

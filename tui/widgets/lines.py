@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from textual import events
 from textual.app import RenderResult
 from textual.content import Content
-from textual.geometry import Size
 from textual.widget import Widget
 
 from tui.actions import Action
@@ -74,7 +73,7 @@ class Lines(Widget):
     """A few lines, as high as there are lines."""
 
     DEFAULT_CSS = """
-    Lines { height: auto; width: 1fr; }
+    Lines { height: 0; width: 1fr; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
@@ -85,13 +84,10 @@ class Lines(Widget):
         """Change the lines."""
         made = tuple(tuple(line) for line in lines)
         if made != self._lines:
-            taller = len(made) != len(self._lines)
             self._lines = made
-            self.refresh(layout=taller)
-
-    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """As many as there are."""
-        return len(self._lines)
+            # A style, not an automatic height: Textual 8.2.8 may keep one that it took before the lines changed.
+            self.styles.height = len(made)
+            self.refresh()
 
     def render(self) -> Content:
         """Draw the lines."""

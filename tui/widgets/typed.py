@@ -41,7 +41,7 @@ class TypedName(Vertical):
     def compose(self) -> ComposeResult:
         """The words and the field."""
         yield Lines()
-        yield Input()
+        yield Input(select_on_focus=False)
 
     def on_mount(self) -> None:
         """A cursor that blinks draws the line again and again over a slow line."""

@@ -30,18 +30,8 @@ class ConfirmPage(Page):
     DEFAULT_CSS = """
     ConfirmPage #confirm-text { height: 1fr; }
     ConfirmPage #confirm-words { height: auto; }
-    ConfirmPage Horizontal { height: auto; align-horizontal: right; margin: 1 2 1 0; }
-    ConfirmPage Button {
-        margin-left: 2; height: 1; border: none; min-width: 10; padding: 0 2; tint: transparent;
-        background: $bar-rest; color: $foreground; text-style: none;
-        &:hover { background: $rule; border: none; }
-        &:focus { background: $primary; color: $background; text-style: bold; background-tint: transparent; }
-        &#go:focus { background: $accent; }
-        &:disabled { color: $rule; }
-        &:ansi { background: ansi_default; color: ansi_default; }
-        &:ansi:focus { text-style: bold reverse; }
-        &:ansi:disabled { text-style: dim; }
-    }
+    ConfirmPage #confirm-words { padding-top: 1; }
+    ConfirmPage Horizontal { height: auto; align-horizontal: right; padding: 1 2 1 0; }
     """
 
     def __init__(self) -> None:
@@ -132,8 +122,9 @@ class ConfirmPage(Page):
 
     @on(Input.Submitted)
     def _submitted(self) -> None:
-        # Enter in the field never begins it: it goes on to the next field, then to the button.
-        self.app.action_focus_next()
+        # Enter in a field never begins it: it goes on to the next name, and when all are right to the button.
+        open_one = next((one for one in self.names if not one.matches), None)
+        (open_one.input if open_one is not None else self.query_one("#go", Button)).focus()
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:

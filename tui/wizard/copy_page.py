@@ -137,7 +137,8 @@ class CopyPage(Page):
         holds: list[Piece] = []
         for asset in Asset:
             if asset in point.own:
-                holds += [(asset.value, "" if asset in self.draft.assets else "quiet"), (" ", "")]
+                gap = " " if holds else ""
+                holds.append((f"{gap}{asset.value}", "" if asset in self.draft.assets else "quiet"))
         cells: list[Line] = [
             words(say.day_time(point.at), "strong" if point is self.draft.point else ""),
             words(say.age(point.at, now)),

@@ -63,6 +63,7 @@ class Field(Input):
     BINDINGS: ClassVar = [
         Binding("up", "app.focus_previous", show=False),
         Binding("down", "app.focus_next", show=False),
+        Binding("escape", "app.focus_previous", show=False),
     ]
 
     def on_mount(self) -> None:

@@ -9,7 +9,7 @@ from backends.restore.plan import Copy, Finding, Phase, RestorePlan, Space, Step
 from tui.widgets import say
 from tui.widgets.text import Line, Piece, fit, width, wrapped
 
-_NAME_CELLS = 18
+_NAME_CELLS = 17
 _LABEL_CELLS = 11
 _SIGNS: Mapping[str, Piece] = {
     "": (" ", ""),
@@ -34,25 +34,23 @@ def duration(seconds: float | None) -> str:
 
 
 def plan_lines(plan: RestorePlan, now: datetime, cells: int) -> list[Line]:
-    """The whole plan; what stands in the way comes first."""
-    lines: list[Line] = [line for copy in plan.copies for line in [_copy(copy, now, cells)]]
+    """The whole plan: first what stands in the way and what is lost, then the steps, then what is well."""
+    lines: list[Line] = [_copy(copy, now, cells) for copy in plan.copies]
     lines += _labelled("to", plan.target, cells)
-    blocks = [found for found in plan.findings if found.level == "block"]
-    lines += [line for found in blocks for line in finding_lines(found, plan, cells)]
-    if plan.steps:
-        lines += [[], *step_lines(plan.steps, {}, cells)]
-    lines.append([])
+    for level in ("block", "note"):
+        lines += [line for found in plan.findings if found.level == level for line in finding_lines(found, plan, cells)]
     for text in plan.lost:
         lines += _labelled("gone", text, cells, "warn")
     if plan.untouched:
         lines += _labelled("untouched", ", ".join(plan.untouched), cells)
     lines += _times(plan)
+    if plan.steps:
+        lines += [[], *step_lines(plan.steps, {}, cells), []]
     for space in plan.spaces:
         lines += _space(space, cells)
-    for level in ("note", "ok"):
-        for found in plan.findings:
-            if found.level == level:
-                lines += finding_lines(found, plan, cells)
+    for found in plan.findings:
+        if found.level == "ok":
+            lines += finding_lines(found, plan, cells)
     return lines
 
 
@@ -77,10 +75,10 @@ def step_line(number: int, step: StepInfo, state: str, cells: int) -> list[Line]
     head: list[Piece] = [sign, (f"{number:>3} ", "quiet")]
     head += fit([(step.name, "high" if live and not state else "strong")], _NAME_CELLS)
     head.append((" ", ""))
-    room = max(10, cells - width(head) - 8)
+    room = max(10, cells - width(head) - 7)
     texts = wrapped(step.what, room)
     style = "quiet" if state == "done" else ""
-    first = [*head, *fit([(texts[0], style)], room), (f"{end:>8}", _SIGNS[state][1] if state else "quiet")]
+    first = [*head, *fit([(texts[0], style)], room), (f"{end:>7}", _SIGNS[state][1] if state else "quiet")]
     rest: list[Line] = [[(" " * width(head), ""), (text, style)] for text in texts[1:]]
     return [first, *rest]
 
@@ -128,19 +126,20 @@ def _copy(copy: Copy, now: datetime, cells: int) -> Line:
     proof = (
         (f"proven {say.ago(copy.drilled_at, now)}", "ok")
         if copy.drilled_at
-        else (f"verified {say.ago(copy.verified_at, now)}, never proven", "quiet")
+        else (f"verified {say.ago(copy.verified_at, now)}", "")
         if copy.verified_at
-        else ("never proven", "warn")
+        else ("not verified", "warn")
     )
     line: list[Piece] = [
         *fit([("from", "quiet")], 5),
-        (f"{say.day_time(copy.at)} UTC ", "strong"),
         *fit([(copy.asset.value, "strong")], 9),
+        (f"{say.day_time(copy.at)} UTC ", ""),
         (f"{say.size(copy.bytes):>6}  ", ""),
-        (f"{copy.vault}  ", "quiet"),
         proof,
+        (", in part" if copy.in_part else "", "warn"),
+        (f"  {copy.vault}", "quiet"),
     ]
-    return fit([*line, (", in part", "warn")] if copy.in_part else line, cells)
+    return fit(line, cells)
 
 
 def _labelled(label: str, text: str, cells: int, style: str = "") -> list[Line]:
@@ -170,6 +169,5 @@ def _space(space: Space, cells: int) -> list[Line]:
 
 
 def _boundary(text: str, cells: int) -> Line:
-    return fit(
-        [("─ ", "rule"), (text, "warn" if "stops" in text else "ok"), (" ", ""), ("─" * cells, "rule")], cells - 1
-    )
+    rest = max(0, cells - len(text) - 3)
+    return [("─ ", "rule"), (text, "warn" if "stops" in text else "ok"), (" ", ""), ("─" * rest, "rule")]

@@ -31,7 +31,7 @@ class PlanPage(Page):
     PlanPage #plan-commands { width: 1fr; height: 100%; display: none; }
     PlanPage.-commands #plan-commands { display: block; }
     PlanPage.-commands #plan-text { display: none; }
-    PlanPage.-broad #plan-text { display: block; width: 64; }
+    PlanPage.-broad #plan-text { display: block; width: 68; }
     PlanPage.-broad #plan-commands { display: block; }
     PlanPage.-none #plan-commands { display: none; }
     PlanPage.-none #plan-text { display: block; width: 1fr; }

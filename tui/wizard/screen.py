@@ -42,6 +42,19 @@ class RestoreWizard(AreaScreen):
     place = "wizard"
     AUTO_FOCUS = ""
     BINDINGS: ClassVar = actions.bindings("wizard")
+    CSS = """
+    RestoreWizard Button {
+        margin-left: 2; height: 1; border: none; min-width: 10; padding: 0 2; tint: transparent;
+        background: $bar-rest; color: $foreground; text-style: none;
+        &:hover { background: $rule; border: none; }
+        &:focus { background: $primary; color: $background; text-style: bold; background-tint: transparent; }
+        &#go:focus { background: $accent; }
+        &:disabled { color: $rule; }
+        &:ansi { background: ansi_default; color: ansi_default; }
+        &:ansi:focus { text-style: bold reverse; }
+        &:ansi:disabled { text-style: dim; }
+    }
+    """
 
     def __init__(self, host: str, assets: Sequence[Asset], snapshot: str = "") -> None:
         super().__init__()
@@ -106,14 +119,18 @@ class RestoreWizard(AreaScreen):
     def footer(self) -> Sequence[actions.Action]:
         """What this page can do; help and leaving stand last."""
         wanted = _KEYS[self.page]
+        if self.page == 3 and self.draft.where is Where.SANDBOX:
+            wanted = wanted - {"commands", "look_again"}
         found = [entry for entry in actions.footer(self.place) if entry.id in wanted]
         return sorted(found, key=lambda entry: entry.id in {"help", "give_up"})
 
     def crumbs(self) -> tuple[Line, Line]:
         """What is restored, and the pages."""
         left: list[Piece] = [(" Restore › ", "quiet"), (self._host, "strong")]
-        if len(self._assets) == 1:
-            left += [(" › ", "quiet"), (self._assets[0].value, "strong")]
+        copies = self.draft.copies if self.points else {}
+        if copies:
+            what = next(iter(copies)).value if len(copies) == 1 else f"{len(copies)} assets"
+            left += [(" › ", "quiet"), (what, "strong")]
         right: list[Piece] = []
         for number, name in enumerate(PAGES, 1):
             here = number == self.page

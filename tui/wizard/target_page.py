@@ -19,7 +19,7 @@ from tui.wizard.draft import Where
 from tui.wizard.page import Field, Page
 
 _WHAT: Mapping[Where, str] = {
-    Where.SANDBOX: "a throwaway place on this machine: restored, checked, thrown away",
+    Where.SANDBOX: "a throwaway place here: restored, checked, thrown away",
     Where.FILES: "plain files in a directory of this machine",
     Where.OTHER: "onto another Mastodon server, or a bare machine",
     Where.IN_PLACE: "onto {host} itself: beside the live data, then swapped",
