@@ -85,6 +85,30 @@ def parse(content: bytes, *, name: str = ".env.production", defined: Mapping[str
     return _Parser(text.replace("\r\n", "\n").replace("\r", "\n"), name, defined or {}, warnings).parse()
 
 
+def assignments(content: bytes) -> list[tuple[str, int, int]]:
+    """Where each assignment stands: its name, where it begins, and where the line ends that it ends on (in bytes).
+
+    The line end itself is not part of it. What is between assignments (comments, empty lines, rubbish) is in none.
+    """
+    # Everything that the grammar knows is ASCII, so one character for each byte gives the same assignments.
+    text = content.decode("latin-1")
+    begin = 3 if content.startswith(b"\xef\xbb\xbf") else 0
+    places = [at for at in range(begin, len(text)) if text[at : at + 2] != "\r\n"]
+    normal = "".join("\n" if text[at] == "\r" else text[at] for at in places)
+    parser = _Parser(normal, "", {}, [])
+    parser.parse()
+    places.append(len(text))
+    return [(name, places[start], _before_line_end(text, places[end])) for name, start, end in parser.spans]
+
+
+def _before_line_end(text: str, position: int) -> int:
+    """The place before the line end that ends at `position`, when there is one."""
+    for end in ("\r\n", "\n", "\r"):
+        if text.endswith(end, 0, position):
+            return position - len(end)
+    return position
+
+
 class _Parser:
     def __init__(self, text: str, name: str, defined: Mapping[str, Secret], warnings: list[str]) -> None:
         self.text = text
@@ -94,6 +118,8 @@ class _Parser:
         self.values: dict[str, Secret] = {}
         self.computed: set[str] = set()
         self.expanded = 0
+        self.spans: list[tuple[str, int, int]] = []
+        """Each assignment's name, its beginning, and the beginning of the line after it."""
 
     def parse(self) -> EnvFile:
         position = 0
@@ -122,7 +148,9 @@ class _Parser:
                 self.warnings.append(f"{self.name} exports {clean(key, 80)}, which has no value")
         else:
             self._define(key, value or "")
-        return self._next_line(end)
+        following = self._next_line(end)
+        self.spans.append((key, start, following))
+        return following
 
     def _separated_value(self, position: int) -> tuple[str | None, int]:
         """The value after a name, None when there is none, and where it ends: -1 when this is no assignment."""

@@ -105,7 +105,18 @@ def parse_environment_file(content: bytes, *, name: str) -> EnvFile:
     """
     name = clean(name, 200)
     text, warnings = decode(content, name)
-    values: dict[str, Secret] = {}
+    return EnvFile({key: Secret(value) for key, value, *_ in _assignments(text)}, tuple(warnings))
+
+
+def assignments(content: bytes) -> list[tuple[str, int, int]]:
+    """Where each assignment of an `EnvironmentFile=` stands: its name, its begin, its end (bytes, no line end)."""
+    begin = 3 if content.startswith(b"\xef\xbb\xbf") else 0
+    text = content.decode("latin-1")[begin:]
+    return [(key, start + begin, end + begin) for key, _, start, end in _assignments(text)]
+
+
+def _assignments(text: str) -> Iterable[tuple[str, str, int, int]]:
+    """Name, value, and where the assignment begins and ends."""
     position = 0
     while position < len(text):
         if text[position] in " \t\r\n":
@@ -115,9 +126,9 @@ def parse_environment_file(content: bytes, *, name: str) -> EnvFile:
         if text[position] in "#;" or equals is None or not text.startswith("=", equals.end()):
             position = _line_end(text, position)
             continue
+        start = position
         value, position = _value(text, equals.end() + 1)
-        values[equals[0]] = Secret(value)
-    return EnvFile(values, tuple(warnings))
+        yield equals[0], value, start, position
 
 
 def _line_end(text: str, position: int) -> int:
