@@ -78,9 +78,9 @@ class MediaWorld:
         identity, world.recipient = new_identity()
         write_identity(place / "identity.age", identity, None)
         world.identities = load_identities(place / "identity.age", lambda _: None)
-        for name in ("local", "offsite"):
-            (place / name).mkdir()
-            vault = open_vault(name, DirectoryVault(type="directory", path=place / name))
+        for vault_name in ("local", "offsite"):
+            (place / vault_name).mkdir()
+            vault = open_vault(vault_name, DirectoryVault(type="directory", path=place / vault_name))
             prepare(vault, [world.recipient])
             world.vaults.append(vault)
         world.back_up()
@@ -110,7 +110,7 @@ class MediaWorld:
 
     def restore(self, connection: Connection, **changes: Any) -> Restore:
         """A restore of the snapshot to a target."""
-        target = {key: changes.pop(key) for key in ("bare", "become", "root", "perl") if key in changes}
+        target: dict[str, Any] = {key: changes.pop(key) for key in ("bare", "become", "root", "perl") if key in changes}
         return Restore(self, connection, changes, target)
 
     def packs(self, vault: int = 0) -> list[Path]:
@@ -146,6 +146,7 @@ class Restore:
         self.looked: Look | None = None
         self.job: Job = WatchedJob()
         self.notes = Notes()
+        self.done: set[str] = set()
 
     def look(self) -> Look:
         """The look; kept for the steps."""
@@ -173,14 +174,17 @@ class Restore:
         )
 
     def do(self, job: Job | None = None) -> None:
-        """Every step."""
+        """Every step that is not done yet."""
         for action in self.actions():
-            action.do(self.work(job=job))
+            if action.info.id not in self.done:
+                action.do(self.work(job=job))
+                self.done.add(action.info.id)
 
     def undo(self, way: Way = "undo") -> None:
         """Every step taken back."""
         for action in reversed(self.actions()):
             action.undo(self.work(way, QuietJob()))
+        self.done.clear()
 
     def forget(self) -> None:
         """What was kept is given up."""

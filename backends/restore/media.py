@@ -17,7 +17,7 @@ from backends.restore.media_compare import Tally, Verdict, compare
 from backends.restore.media_host import Place, TookTooLong, amount, list_tree, names, place_from, size_of
 from backends.restore.media_look import Site, elsewhere, is_root, look_at, owner_of, trouble
 from backends.restore.media_source import index, subtree_of
-from backends.restore.media_stage import TAR, stage, unstage
+from backends.restore.media_stage import TAR, fits, stage, unstage
 from backends.restore.plan import Finding, Look, Phase, RestoreRequest, Space, StepInfo
 from backends.restore.source import Source
 from backends.untrusted import clean
@@ -147,7 +147,7 @@ def _blocks(target: Target, at: Place, site: Site, tally: Tally) -> Iterator[Fin
         )
     room = site.room
     where = clean(at.beside, 200)
-    if room is not None and tally.room > room[0]:
+    if room is not None and not fits(tally.room, room[0]):
         yield _finding(
             "block",
             f"The media need {size_of(tally.room)} at {where} on {host}, and {size_of(room[0])} are free.",

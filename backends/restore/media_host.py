@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from backends.assets.media_listing import Listing, find_command, parse_records
 from backends.connection.base import Command, Connection, Process
-from backends.errors import AssetFailed, MastovaultError
+from backends.errors import AssetFailed, Cancelled, MastovaultError
 from backends.progress import Job
 from backends.untrusted import clean
 
@@ -149,10 +149,12 @@ def exchange(
                 yield data
             feeder.join()
             status = process.wait()
-        except MastovaultError:
-            if feeder.error is not None:
-                raise feeder.error from None
+        except MastovaultError as error:
+            process.terminate()
+            feeder.join(quiet=True)
             job.check_cancelled()
+            if feeder.error is not None and isinstance(error, Cancelled):  # it ended the command: see there why
+                raise feeder.error from None
             raise
         finally:
             forget()
