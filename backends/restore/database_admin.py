@@ -47,6 +47,7 @@ SELECT jsonb_build_object(
    FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE d.datname = {database}),
   'databases', (SELECT coalesce(jsonb_object_agg(datname, oid::bigint), '{{}}') FROM pg_database),
   'data_directory', (SELECT s.setting FROM pg_settings s WHERE s.name = 'data_directory'),
+  'wal', (SELECT s.setting::bigint * 1048576 FROM pg_settings s WHERE s.name = 'max_wal_size'),
   'free_connections', current_setting('max_connections')::int - (SELECT count(*) FROM pg_stat_activity))
 FROM pg_roles me WHERE me.rolname = current_user
 """
@@ -88,6 +89,8 @@ class Admin:
     databases: dict[str, int]
     data_directory: str
     free_connections: int
+    wal: int
+    """Bytes to which the write-ahead log may grow meanwhile."""
 
     @property
     def psql(self) -> str:
@@ -229,6 +232,7 @@ def _admin(place: DatabasePlace, box: Toolbox, answer: dict[str, Any]) -> Admin:
         databases={str(name): int(oid) for name, oid in answer["databases"].items()},
         data_directory=str(answer.get("data_directory") or ""),
         free_connections=int(answer["free_connections"]),
+        wal=int(answer.get("wal") or 0),
     )
 
 
@@ -293,7 +297,7 @@ def refusal(said: str, host: str, place: DatabasePlace) -> Refused:
     else:
         meant = explain(said, host, place)
         known = Refused(meant.sentence, meant.next_step)
-    known.said = clean(said, 2000)
+    known.said = clean(said, 2000, lines=True)
     return known
 
 

@@ -14,8 +14,11 @@ from backends.restore.plan import Finding
 from backends.untrusted import clean
 
 _MARK = "mastovault-migration"
+_SEEN = f"{_MARK} seen"
 _LIST = r"""
 mark=$1
+[ -d "$2" ] && [ -x "$2" ] || exit 3
+printf '%s seen\n' "$mark"
 for dir in "$2/db/migrate" "$2/db/post_migrate"; do
   [ -d "$dir" ] || continue
   [ -r "$dir" ] || exit 3
@@ -37,8 +40,8 @@ def newest_migration(connection: Connection, target: Target) -> str:
             done = connection.run(Command(sh(_LIST, _MARK, install.root), as_user=as_user, env={"LC_ALL": "C"}))
         except (BecomeRefused, CommandFailed):
             continue
-        if newest := parse_migrations(done.text):
-            return newest
+        if done.status == 0 and _SEEN in done.text.splitlines():
+            return parse_migrations(done.text)
     return ""
 
 

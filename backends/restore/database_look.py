@@ -71,7 +71,7 @@ def look(request: RestoreRequest, target: Target, source: Source) -> Look:
     staged = staged_need(facts, entry.plain_bytes, packed=packed and not entry.plain_sha256)
     count = max(1, min(workers(admin.box.cores), admin.free_connections - _SPARE_CONNECTIONS))
     staging = choose_staging(rooms, staged=staged, database=database_need(facts)) if count > 1 else None
-    spaces, lack = _spaces(rooms, facts, staged, staging.path if staging else "")
+    spaces, lack = _spaces(rooms, facts, staged, staging.path if staging else "", admin.wal)
     findings += lack
     if count > 1 and staging is None:
         findings.append(_note("no room for a copy of the dump beside the database: it is streamed with one worker", ""))
@@ -209,7 +209,7 @@ def _extension_findings(facts: Mapping[str, Any], now: Now) -> list[Finding]:
 
 
 def _spaces(
-    rooms: Rooms, facts: Mapping[str, Any], staged: int, staging: str
+    rooms: Rooms, facts: Mapping[str, Any], staged: int, staging: str, wal: int
 ) -> tuple[tuple[Space, ...], list[Finding]]:
     need = database_need(facts)
     data = rooms.data
@@ -225,6 +225,9 @@ def _spaces(
             f" {need / _MIB:,.0f} MiB beside the live one"
         )
         return tuple(spaces), [_block(text, f"Free {(need - data.free) / _MIB:,.0f} MiB there, or restore elsewhere.")]
+    if data is not None and data.free < need + min(wal, need):
+        text = f"room is tight in {clean(data.path, 200)}: the load also writes up to {wal / _MIB:,.0f} MiB of log"
+        return tuple(spaces), [_note(text, "Free some space there before.")]
     return tuple(spaces), []
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from backends.assets.database_session import open_session
+from backends.assets.database_session import Session, open_session
 from backends.connection.base import Connection
 from backends.errors import AssetFailed
 from backends.mastodon.installation import DatabasePlace
@@ -27,7 +27,7 @@ SELECT jsonb_build_object(
   'prepared', (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()),
   'available', (SELECT coalesce(jsonb_agg(name), '[]') FROM pg_available_extensions),
   'foreign', (SELECT coalesce(jsonb_agg(DISTINCT format('%s (%s)', usename, coalesce(nullif(application_name, ''),
-      'no name'))), '[]') FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+      'no name'))), '[]') FROM pg_stat_activity WHERE datname = current_database() AND usesysid IS NOT NULL
       AND pid <> pg_backend_pid() AND NOT ((SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
         OR (pg_has_role(usesysid, 'MEMBER') AND NOT (SELECT rolsuper FROM pg_roles r WHERE r.oid = usesysid)))))
 """
@@ -73,52 +73,35 @@ def look_at_live(connection: Connection, place: DatabasePlace, psql: str, facts:
     Raises:
         ConnectionFailed: the connection is gone.
     """
+    now = Now()
     try:
         with open_session(connection, place, psql) as session:
-            session.begin(timeout=_SECONDS)
             seen = session.ask(_LOOK, timeout=_SECONDS)
+            now = Now(
+                role=str(seen["role"] or ""),
+                bytes=int(seen["bytes"]),
+                prepared=int(seen["prepared"]),
+                available=tuple(str(name) for name in seen["available"]),
+                foreign=tuple(clean(str(who), 100) for who in seen["foreign"]),
+                damaged=tuple(name for name in ("accounts", "statuses", "users") if not seen[name]),
+            )
+            return replace(now, lost=tuple(_lost(session, facts, now.damaged)))
     except AssetFailed as error:
-        return Now(unknown=error.sentence)
-    damaged = tuple(name for name in ("accounts", "statuses", "users") if not seen[name])
-    now = Now(
-        role=str(seen["role"] or ""),
-        bytes=int(seen["bytes"]),
-        prepared=int(seen["prepared"]),
-        available=tuple(str(name) for name in seen["available"]),
-        foreign=tuple(clean(str(who), 100) for who in seen["foreign"]),
-        damaged=damaged,
-    )
-    lost, unknown = _lost(connection, place, psql, facts, damaged)
-    return Now(now.role, now.bytes, now.prepared, now.available, now.foreign, damaged, lost, unknown)
+        # A question that took too long has ended the session; what was learnt before counts.
+        return replace(now, unknown=error.sentence)
 
 
-def _lost(
-    connection: Connection, place: DatabasePlace, psql: str, facts: Mapping[str, Any], damaged: tuple[str, ...]
-) -> tuple[tuple[str, ...], str]:
+def _lost(session: Session, facts: Mapping[str, Any], damaged: tuple[str, ...]) -> list[str]:
     newest, at = facts.get("newest_status"), str(facts.get("snapshot_at", ""))
     found: list[str] = []
-    try:
-        # Each in a session of its own, so that a slow one does not take the other along.
-        if (
-            "statuses" not in damaged
-            and isinstance(newest, dict)
-            and re.fullmatch(r"-?\d{1,20}", str(newest.get("id")))
-        ):
-            query = _STATUSES.format(id=int(str(newest["id"])), most=_MOST + 1)
-            found += statuses_lost(_ask(connection, place, psql, query), newest)
-        if not {"accounts", "users"} & {*damaged} and re.fullmatch(r"[0-9:TZ-]{20}", at):
-            query = _ACCOUNTS.format(at=f"'{at.rstrip('Z')}' + interval '1 second'", most=_MOST + 1)
-            found += accounts_lost(_ask(connection, place, psql, query), at)
-    except AssetFailed as error:
-        return tuple(found), error.sentence
-    return tuple(found), ""
-
-
-def _ask(connection: Connection, place: DatabasePlace, psql: str, query: str) -> dict[str, Any]:
-    with open_session(connection, place, psql) as session:
-        session.begin(timeout=_SECONDS)
-        answer = session.ask(query, timeout=_SECONDS)
-    return answer if isinstance(answer, dict) else {}
+    number = str(newest.get("id")) if isinstance(newest, dict) else ""
+    if "statuses" not in damaged and isinstance(newest, dict) and re.fullmatch(r"-?[0-9]{1,20}", number):
+        query = _STATUSES.format(id=int(number), most=_MOST + 1)
+        found += statuses_lost(session.ask(query, timeout=_SECONDS) or {}, newest)
+    if not {"accounts", "users"} & {*damaged} and re.fullmatch(r"[0-9:TZ-]{20}", at):
+        query = _ACCOUNTS.format(at=f"'{at.rstrip('Z')}' + interval '1 second'", most=_MOST + 1)
+        found += accounts_lost(session.ask(query, timeout=_SECONDS) or {}, at)
+    return found
 
 
 def statuses_lost(answer: Mapping[str, Any], newest: Mapping[str, Any]) -> list[str]:

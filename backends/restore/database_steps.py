@@ -179,6 +179,7 @@ class Steps:
         work.memory.set(_LIVE, there.get(self.live))
         work.memory.set(_RESTORED, there[self.restored])
         work.job.step("ending sessions and renaming")
+        work.job.check_cancelled()
         moves = [(self.live, self.before)] if self.live in there else []
         exchange(work.connection, admin, [*moves, (self.restored, self.live)], work.job)
 

@@ -21,10 +21,11 @@ _HELD = "mastovault-held: "
 
 # One statement, so that the server itself carries it to its end when the connection is cut in the middle. COMMIT
 # within DO works from PostgreSQL 11 on. A database that takes no connections is closed to superusers too, so a client
-# that comes back at once finds no way in. Only what may be ended is told to; autovacuum goes by itself for a rename.
+# that comes back at once finds no way in. Only what may be ended is told to; what has no user is autovacuum, which a
+# rename ends by itself (and whose kind only a superuser sees).
 _EXCHANGE = """
 DO ${tag}$
-DECLARE held text;
+DECLARE held text; refused text;
 BEGIN
   {close}
   COMMIT;
@@ -34,26 +35,37 @@ BEGIN
       WHERE datname IN ({names}) AND pid <> pg_backend_pid() AND ({may});
     PERFORM pg_sleep({step});
     PERFORM pg_stat_clear_snapshot();
-    SELECT string_agg(format('%s (%s%s, process %s)', coalesce(usename, backend_type),
-        coalesce(nullif(application_name, ''), 'no name'), coalesce(' from ' || host(client_addr), ''), pid), ', ')
+    SELECT string_agg(format('%s (%s%s, process %s)', usename, coalesce(nullif(application_name, ''), 'no name'),
+        coalesce(' from ' || host(client_addr), ''), pid), ', ')
       INTO held FROM pg_stat_activity
-      WHERE datname IN ({names}) AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker';
+      WHERE datname IN ({names}) AND pid <> pg_backend_pid() AND usesysid IS NOT NULL;
     EXIT WHEN held IS NULL;
   END LOOP;
   IF held IS NULL THEN
-    {rename}
+    BEGIN
+      {rename}
+    EXCEPTION WHEN OTHERS THEN
+      refused := SQLERRM;
+    END;
   END IF;
   {open}
   COMMIT;
   IF held IS NOT NULL THEN
     RAISE EXCEPTION '{mark}%', held;
+  ELSIF refused IS NOT NULL THEN
+    RAISE EXCEPTION '%', refused;
   END IF;
 END ${tag}$"""
 _MAY = "pg_has_role(usesysid, 'MEMBER') AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = usesysid)"
 
 
 def exchange(
-    connection: Connection, admin: Admin, renames: Sequence[tuple[str, str]], job: Job, *, patience: float = PATIENCE
+    connection: Connection,
+    admin: Admin,
+    renames: Sequence[tuple[str, str]],
+    job: Job,
+    *,
+    patience: float | None = None,
 ) -> None:
     """Rename databases, all or none, ending every session in them first.
 
@@ -62,7 +74,7 @@ def exchange(
         admin: who may.
         renames: from and to, in order.
         job: for its log.
-        patience: seconds that sessions get to end.
+        patience: seconds that sessions get to end; None: `PATIENCE`.
 
     Raises:
         AssetFailed: somebody's session cannot be ended, or PostgreSQL refused; the names are as they were.
@@ -70,7 +82,9 @@ def exchange(
     for old, new in renames:
         job.log(f"$ {clean(rename_statement(old, new))}")
     try:
-        execute(connection, admin.place, admin.psql, [exchange_statement(admin, renames, patience=patience)])
+        execute(
+            connection, admin.place, admin.psql, [exchange_statement(admin, renames, patience=patience or PATIENCE)]
+        )
     except MastovaultError as error:
         for name in dict.fromkeys(name for pair in renames for name in pair):
             with suppress(MastovaultError):
@@ -78,14 +92,14 @@ def exchange(
         raise _refused(error, connection.host) from error
 
 
-def exchange_statement(admin: Admin, renames: Sequence[tuple[str, str]], *, patience: float = PATIENCE) -> str:
+def exchange_statement(admin: Admin, renames: Sequence[tuple[str, str]], *, patience: float) -> str:
     """The whole swap as one statement."""
     olds = [old for old, _ in renames]
     closing = {old: f"EXECUTE {literal(f'ALTER DATABASE {identifier(old)} ALLOW_CONNECTIONS false')};" for old in olds}
     finals = {new: f"ALTER DATABASE {identifier(new)} ALLOW_CONNECTIONS true" for _, new in renames}
     back = {old: f"ALTER DATABASE {identifier(old)} ALLOW_CONNECTIONS true" for old in olds}
     opening = (
-        "IF held IS NULL THEN "
+        "IF held IS NULL AND refused IS NULL THEN "
         + " ".join(f"EXECUTE {literal(statement)};" for statement in finals.values())
         + " ELSE "
         + " ".join(f"EXECUTE {literal(statement)};" for statement in back.values())

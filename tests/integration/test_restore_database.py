@@ -45,7 +45,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield server
 
 
-@pytest.fixture(scope="module", params=["local", "ssh"])
+@pytest.fixture
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     with ExitStack() as stack:
         if request.param == "local":
@@ -98,7 +98,7 @@ def staged_in(directory: Path) -> Callable[[dict[str, Any]], None]:
 
 
 @debian
-@pytest.mark.parametrize("way", ["staged", "streamed"])
+@pytest.mark.parametrize(("host", "way"), [("local", "streamed"), ("ssh", "staged")], indirect=["host"])
 def test_restored_in_place_undone_and_forgotten(
     host: Connection, postgres: Postgres, whole: Source, live: dict[str, int], way: str, tmp_path: Path
 ) -> None:

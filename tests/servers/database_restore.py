@@ -125,8 +125,8 @@ class Driver:
         sources: Mapping[Asset, Source] = {Asset.DATABASE: self.source}
         return Work(request=self.request, target=self.target, sources=sources, job=self.job, memory=self.notes, way=way)
 
-    def run(self, until: Phase = Phase.AFTER) -> Look:
-        """Look and do everything up to a phase; on a fault walk back and raise it again."""
+    def run(self, until: Phase = Phase.AFTER, *, walk_back: bool = True) -> Look:
+        """Look and do everything up to a phase; on a fault walk back (when asked to) and raise it again."""
         look = self.look()
         assert not [finding for finding in look.findings if finding.level == "block"], look.findings
         try:
@@ -137,7 +137,8 @@ class Driver:
                     action.do(self.work())
                     self.took[action.info.id] = time.monotonic() - began
         except Exception:
-            self.back("rollback")
+            if walk_back:
+                self.back("rollback")
             raise
         return look
 
