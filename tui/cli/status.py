@@ -44,7 +44,21 @@ def command(paths: Paths, host: str | None, as_json: bool, nagios: bool, refresh
         return _nagios(chosen)
     else:
         _table(fleet, chosen)
+        _say_unfinished(paths)
     return 0
+
+
+def _say_unfinished(paths: Paths) -> None:
+    """A restore that stopped half-way is the first thing that whoever looks must know."""
+    if not (paths.state_dir / "restores").is_dir():
+        return
+    from backends.operations.restores import restores
+
+    for record in restores(paths):
+        if record.state in {"interrupted", "attention"}:
+            click.echo(
+                f"restore {record.id} of {record.host}: {record.sentence}; see `mastovault undo`", file=sys.stderr
+            )
 
 
 def _json(fleet: Fleet, chosen: list[AssetStatus]) -> dict[str, Any]:
