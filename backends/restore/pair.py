@@ -96,13 +96,16 @@ def judge(samples: Mapping[str, Sequence[str]], legacy: Sequence[Any], environme
         sealed = [value for value in samples.get(name, ()) if is_encrypted(value)]
         if sealed:
             (opened if any(opens(environment, value) for value in sealed) else locked).append(words)
+    if opened and locked:
+        # The keys are right: what they do not open was lost with other keys, before the backup.
+        opened = [f"{' and '.join(opened)}, though not {' and '.join(locked)}"]
+        locked = []
     if legacy:
         words = "the two-factor secrets of before 4.3, for which OTP_SECRET is needed"
         secret = environment.get("OTP_SECRET") or Secret("")
         (opened if any(_opens_legacy(secret, value) for value in legacy) else locked).append(words)
     if locked:
-        also = f" (though they open {' and '.join(opened)})" if opened else ""
-        return PairResult("locked", f"the secrets do not open {' and '.join(locked)}{also}")
+        return PairResult("locked", f"the secrets do not open {' and '.join(locked)}")
     if opened:
         return PairResult("opens", f"the secrets open {' and '.join(opened)}")
     return PairResult("nothing_encrypted", "the database holds nothing that is encrypted, so there is nothing to try")

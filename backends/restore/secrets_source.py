@@ -68,6 +68,7 @@ def _file(tar: tarfile.TarFile, member: tarfile.TarInfo, manifest: Manifest) -> 
         raise _no_settings(manifest, f"{shown} in it is no plain file")
     path = f"/{member.name}"
     unfit = any(character < " " or character == "\x7f" for character in path)
+    unfit = unfit or path.startswith("//")
     if unfit or len(path) > _MAX_PATH or posixpath.normpath(path) != path or not posixpath.basename(path):
         raise _no_settings(manifest, f"{shown} in it is no path of a file")
     if member.size > MAX_BYTES:
