@@ -194,7 +194,7 @@ def _live_findings(admin: Admin, now: Now, place: DatabasePlace, request: Restor
             text = f"{shown} is left of the restore {restore}, unfinished or undone"
         else:
             text = f"{shown} is kept for an undo of the restore {restore}"
-        found.append(_note(text, f"`mastovault restore --forget {restore}` drops it when it is no longer needed."))
+        found.append(_note(text, f"`mastovault undo {restore} --forget` drops it when it is no longer needed."))
     return found
 
 
