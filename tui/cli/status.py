@@ -58,6 +58,8 @@ def _say_unfinished(paths: Paths) -> None:
         if record.state in {"interrupted", "attention"}:
             said = f"restore {record.id} of {record.host}: {record.sentence}; see `mastovault undo`"
             click.echo(said, file=sys.stderr)
+
+
 def _json(fleet: Fleet, chosen: list[AssetStatus]) -> dict[str, Any]:
     states = {seen.host: seen for seen in fleet.hosts}
     hosts: dict[str, dict[str, Any]] = {}
