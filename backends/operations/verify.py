@@ -55,7 +55,9 @@ def verify_host(
     began = time.monotonic()
     ordered = [asset for asset in Asset if asset in snapshots]
     try:
-        _require_sane(host, snapshots, sample)
+        require_sane(host, snapshots)
+        if sample is not None and sample < 1:
+            raise ConfigurationError("a sample is at least one object", "Leave it out to read all.")
         identities = open_identities(config, jobs[ordered[0]].ask)
         work = _Work(config, Catalog(paths.cache_dir), run_id, identities, sample)
         work.vaults, work.closed = opened(config)
@@ -114,11 +116,10 @@ class _Work:
     closed: Mapping[str, str] | None = None
 
 
-def _require_sane(host: str, snapshots: Mapping[Asset, str], sample: int | None) -> None:
+def require_sane(host: str, snapshots: Mapping[Asset, str]) -> None:
+    """Raise `ConfigurationError` when these are no snapshots of that host's assets."""
     if not snapshots:
-        raise ConfigurationError("nothing is named to verify", "`mastovault list` shows the snapshots.")
-    if sample is not None and sample < 1:
-        raise ConfigurationError("a sample is at least one object", "Leave it out to read all.")
+        raise ConfigurationError("no snapshot is named", "`mastovault list` shows the snapshots.")
     for asset, snapshot in snapshots.items():
         if not SNAPSHOT_ID.fullmatch(snapshot) or snapshot.split("/")[:2] != [host, asset.value]:
             raise ConfigurationError(
