@@ -23,7 +23,7 @@ section marks
 [ -e /etc/NIXOS ] && echo nixos
 [ -d /etc/yunohost/apps ] && echo yunohost
 section units
-command -v systemctl >/dev/null && limited systemctl --no-pager show -p "$properties" '*.service'
+command -v systemctl >/dev/null && limited systemctl --no-pager show --all -p "$properties" '*.service'
 section programs
 for each in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin; do [ -x "$each/pg_dump" ] && printf '%s\n' "$each"; done
 section sockets
