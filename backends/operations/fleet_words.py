@@ -63,7 +63,7 @@ def drill_words(proof: Proof, now: datetime) -> str:
 
 def took(seconds: float, *, parts: int = 2) -> str:
     """A duration in words of one or two parts: `3 m 10 s`, `2 h 05 m`, `6 d`."""
-    whole = max(0, round(seconds))
+    whole = max(1, round(seconds))
     if whole < 60:
         return f"{whole} s"
     units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
