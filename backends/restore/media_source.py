@@ -99,10 +99,7 @@ def index(source: Source, subtree: bytes = b"") -> Iterator[IndexEntry]:
         for each in read_index(plain):
             above = lineage.ancestor(each.path)
             if above is not None:
-                raise Damaged(
-                    f"the index of the media has a file below {clean(above, 120)}, which is a file or link itself",
-                    _NEXT,
-                )
+                raise Damaged(f"the index of the media has a file below the file or link {clean(above, 120)}", _NEXT)
             lineage.add(each.path)
             if is_below(each.path, subtree):
                 yield each
