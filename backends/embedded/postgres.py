@@ -49,7 +49,9 @@ def software() -> Path:
 class PostgresServer:
     """A cluster made anew by `start`. The superuser is `postgres`; `port` stays the same over `stop` and `start`."""
 
-    def __init__(self, directory: Path, processes: Processes) -> None:
+    def __init__(self, directory: Path, processes: Processes, *, operator: str = "") -> None:
+        """`operator` is a system user who becomes a superuser over the socket without a password (peer)."""
+        self._operator = operator
         self.port = free_port()
         self.password = secrets.token_hex(16)
         self._processes = processes
@@ -75,7 +77,8 @@ class PostgresServer:
             ServerFailed: it could not be made or did not come up; the sentence carries the end of its log.
         """
         data = self._place / "data"
-        if not (data / "PG_VERSION").exists():
+        made = not (data / "PG_VERSION").exists()
+        if made:
             self._make(data)
         options = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
         argv = [str(self._software / "bin/postgres"), "-D", str(data), "-p", str(self.port), *options]
@@ -83,6 +86,8 @@ class PostgresServer:
         log = self._place / "postgres.log"
         self._process = self._processes.start(argv, log=log, account=self._account, stop_signal=signal.SIGINT)
         self._wait(data / "postmaster.pid", log)
+        if made and self._operator:
+            self.run_sql(f'CREATE ROLE "{self._operator}" SUPERUSER LOGIN;')
 
     def stop(self) -> None:
         """Stop the server, closing its connections; the cluster stays. Idempotent."""
@@ -140,6 +145,9 @@ class PostgresServer:
             os.close(read)
         if done.returncode:
             raise ServerFailed(f"the cluster could not be made: {done.stderr.decode('utf-8', 'replace').strip()}")
+        if self._operator:
+            rules = data / "pg_hba.conf"
+            rules.write_text(f'local all "{self._operator}" peer\n{rules.read_text()}')
 
     def _wait(self, pid_file: Path, log: Path) -> None:
         deadline = time.monotonic() + _PATIENCE

@@ -28,10 +28,12 @@ def software() -> Path:
 
 
 class RedisServer:
-    """One server with a directory of its own; `port` and data stay the same over `stop` and `start`."""
+    """One server with a directory of its own; `port`, settings and data stay the same over `stop` and `start`."""
 
-    def __init__(self, directory: Path, processes: Processes) -> None:
+    def __init__(self, directory: Path, processes: Processes, config: Path | None = None) -> None:
+        """`config` is its configuration file, written at the first start; `redis.conf` in the directory by default."""
         self.directory = directory
+        self.config = config or directory / "redis.conf"
         self.port = free_port()
         self.password = secrets.token_hex(16)
         self.socket = directory / "redis.sock"
@@ -44,22 +46,30 @@ class RedisServer:
             self.socket = short / "redis.sock"
 
     @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of its process; 0 when it does not run."""
+        return self._process.pid if self._process is not None and self.running else 0
+
+    @property
     def dump(self) -> Path:
         """Its RDB file."""
         return self.directory / "dump.rdb"
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises `ServerFailed`."""
-        settings = self.directory / "redis.conf"
-        settings.touch(mode=0o600)
-        settings.write_text(
-            f"bind 127.0.0.1\nport {self.port}\nunixsocket {self.socket}\nunixsocketperm 700\n"
-            f"requirepass {self.password}\ndir {self.directory}\ndbfilename dump.rdb\nappendonly no\n"
-            "save 3600 1 300 100 60 10000\ndaemonize no\ndatabases 16\nloglevel notice\n"
-        )
+        """Start it, unless it runs, and wait until it answers. Raises `ServerFailed`."""
+        if self.running:
+            return
+        self.stop()
+        if not self.config.exists():
+            self._write_config()
         log = self.directory / "redis.log"
         self._process = self._processes.start(
-            [str(software() / "redis-server"), str(settings)], log=log, cwd=self.directory
+            [str(software() / "redis-server"), str(self.config)], log=log, cwd=self.directory
         )
         import redis
 
@@ -73,10 +83,10 @@ class RedisServer:
         self.stop()
         raise ServerFailed(f"Redis did not come up: {log.read_text(errors='replace')[-500:].strip()}")
 
-    def stop(self) -> None:
-        """Stop it; it saves its data first, as Redis does on SIGTERM. Idempotent."""
+    def stop(self, patience: float = 5.0) -> None:
+        """Stop it; it saves its data first, as Redis does on SIGTERM, for at most `patience` seconds. Idempotent."""
         if self._process is not None:
-            self._processes.stop(self._process)
+            self._processes.stop(self._process, patience)
             self._process = None
 
     def client(self) -> Redis:
@@ -84,3 +94,12 @@ class RedisServer:
         import redis
 
         return redis.Redis(unix_socket_path=str(self.socket), password=self.password)
+
+    def _write_config(self) -> None:
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        self.config.touch(mode=0o600)
+        self.config.write_text(
+            f"bind 127.0.0.1\nport {self.port}\nunixsocket {self.socket}\nunixsocketperm 700\n"
+            f"requirepass {self.password}\ndir {self.directory}\ndbfilename dump.rdb\nappendonly no\n"
+            "save 3600 1 300 100 60 10000\ndaemonize no\ndatabases 16\nloglevel notice\n"
+        )

@@ -8,6 +8,7 @@ import pyrage
 import tomlkit
 
 if TYPE_CHECKING:
+    from backends.lab.host import LabHost
     from backends.lab.lab import Lab
 
 
@@ -32,11 +33,22 @@ def write_configuration(lab: Lab) -> None:
             "vaults": list(host.plan.vaults),
             "identity_file": str(lab.directory / "client/id_ed25519"),
             "known_hosts": str(lab.directory / "client/known_hosts"),
+            **(_servers(host) if host.plan.empty else {}),
         }
         for name, host in lab.hosts.items()
     }
+    lab.config_file.touch(mode=0o600)
     lab.config_file.write_text(tomlkit.dumps(document))
     for place in (lab.paths.state_dir, lab.paths.cache_dir, lab.directory / "vaults"):
         place.mkdir(mode=0o700)
     for name in ("local", "offsite"):
         (lab.directory / "vaults" / name).mkdir()
+
+
+def _servers(host: LabHost) -> dict[str, object]:
+    """Where the servers of a host are that has no settings to say so."""
+    return {
+        "database_host": host.database.host,
+        "database_port": host.database.port,
+        "redis_url": f"redis://:{host.redis.password}@127.0.0.1:{host.redis.port}/0",
+    }

@@ -14,7 +14,8 @@ class HostPlan:
     """What one host is to be.
 
     `cheap` hosts share one PostgreSQL role, a template database, one Redis and one set of encryption keys; `socket`
-    hosts name their database by the directory of its unix socket; `rate` is the speed of a host's line in bytes a
+    hosts name their database by the directory of its unix socket; `empty` ones have servers of their own and Mastodon's
+    code, but no settings, no database and no media; `rate` is the speed of a host's line in bytes a
     second, None for as fast as it goes; `backups` are the ages in hours of the snapshots that the demo begins with,
     `failures` those of attempts that failed.
     """
@@ -26,6 +27,7 @@ class HostPlan:
     bucket: bool = False
     socket: bool = False
     cheap: bool = False
+    empty: bool = False
     env_mode: int = 0o600
     statuses: int = STATUSES
     vaults: tuple[str, ...] = ("local", "offsite")
@@ -45,10 +47,11 @@ class HostPlan:
         return populate(self.seed, people=people, remote=remote, media=media, cached=cached, statuses=self.statuses)
 
 
-def plan_fleet(count: int, seed: int, statuses: int, *, demo: bool) -> tuple[HostPlan, ...]:
+def plan_fleet(count: int, seed: int, statuses: int, *, demo: bool, spare: bool = False) -> tuple[HostPlan, ...]:
     """The first `count` hosts: one fresh, one stale, one never backed up with media in S3, one offline, then many.
 
-    In a demo two of them are at the end of a slow line, so that there is time to see a backup at work.
+    In a demo two of them are at the end of a slow line, so that there is time to see a backup at work. With `spare`
+    there is an empty host too, at the end.
     """
     slow = 1_500_000.0 if demo else None
     named = (
@@ -72,4 +75,5 @@ def plan_fleet(count: int, seed: int, statuses: int, *, demo: bool) -> tuple[Hos
         HostPlan(name=f"host{number:03d}", seed=seed + number, cheap=True, statuses=min(statuses, 100))
         for number in range(5, count + 1)
     )
-    return (*named[:count], *many)
+    empty = (HostPlan(name="spare", seed=seed + 4, empty=True, statuses=0),) if spare else ()
+    return (*named[:count], *many, *empty)

@@ -5,31 +5,33 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import asyncssh
 
 from backends.config.paths import Paths
-from backends.embedded import keeper
 from backends.embedded.postgres import PostgresServer
 from backends.embedded.processes import Processes, ServerFailed
 from backends.embedded.redis_server import RedisServer
-from backends.embedded.redis_server import software as redis_software
 from backends.lab import tree
 from backends.lab.bucket import BucketServer
 from backends.lab.configuration import write_configuration
-from backends.lab.database import DatabaseLogin, add_statuses_sql, clone_database, create_database
+from backends.lab.control import Control
+from backends.lab.database import add_statuses_sql, clone_database
 from backends.lab.directory import Claim
-from backends.lab.environment import record_encryption_keys, settings, written
-from backends.lab.feeds import fill
-from backends.lab.fleet_plan import STATUSES, HostPlan, plan_fleet
+from backends.lab.environment import record_encryption_keys
+from backends.lab.fleet_plan import STATUSES, plan_fleet
 from backends.lab.host import LabHost
-from backends.lab.rails_encryption import RailsCipher
+from backends.lab.making import Common, fill_host, new_host
 from backends.lab.relay import Relay
-from backends.lab.ssh import SshHost, SshServers, login_name
+from backends.lab.services import wait_until_well
+from backends.lab.ssh import SshServers
+from backends.lab.systemctl import systemctl
+from backends.lab.units import POSTGRES, REDIS
 
 _CLONERS = 3
 
@@ -37,14 +39,15 @@ _CLONERS = 3
 class Lab:
     """A fleet of `hosts` hosts, made from `seed`, with `rows` posts each.
 
-    Use `start` and `stop`, or as a context manager. With `history` it begins with real backups of the past days; a
-    `temporary` one's directory is removed at the end, also after a crash.
+    Use `start` and `stop`, or as a context manager. With `history` it begins with real backups of the past days; with
+    `services` the units of its hosts are real processes that answer on `host.web`; with `spare` there is an empty host
+    to restore onto. A `temporary` one's directory is removed at the end, also after a crash.
 
     Attributes:
         directory: everything is in it.
         paths: configuration, state and cache of this fleet.
-        hosts: by name, in order: `social`, `art`, `club`, `lan` (offline), `host005`...
-        postgres: the database server of all hosts.
+        hosts: by name, in order: `social`, `art`, `club`, `lan` (offline), `host005`..., `spare`.
+        postgres: the database server of all hosts but `spare`.
         bucket: the S3 server; None without a host that uses it.
     """
 
@@ -57,6 +60,8 @@ class Lab:
         *,
         history: bool = False,
         temporary: bool = False,
+        services: bool = False,
+        spare: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = directory.absolute()
@@ -66,7 +71,8 @@ class Lab:
         self.hosts: dict[str, LabHost] = {}
         self.postgres: PostgresServer
         self.bucket: BucketServer | None = None
-        self._plans = plan_fleet(hosts, seed, rows, demo=history)
+        self._plans = plan_fleet(hosts, seed, rows, demo=history, spare=spare)
+        self._services = services
         self._history = history
         self._temporary = temporary
         self._say = say or (lambda _text: None)
@@ -74,6 +80,7 @@ class Lab:
         self._processes: Processes | None = None
         self._ssh: SshServers | None = None
         self._shared_redis: RedisServer | None = None
+        self._control: Control | None = None
 
     def start(self) -> Self:
         """Make the fleet and wait until every part answers.
@@ -101,6 +108,11 @@ class Lab:
                 host.ssh.let_go()
             self._ssh.close()
             self._ssh = None
+        if self._control:
+            self._control.close()
+            self._control = None
+        for host in self.hosts.values():
+            host.systemd.close()
         if self._processes:
             self._processes.close()
             self._processes = None
@@ -112,6 +124,7 @@ class Lab:
         """Let a host's SSH server listen again, on the same port."""
         self._servers().start(self.hosts[name].ssh)
         self.hosts[name].online = True
+        self._boot([self.hosts[name]])
 
     def stop_host(self, name: str) -> None:
         """Take a host off the net: connections are cut, its commands end, new connections are refused."""
@@ -163,6 +176,7 @@ class Lab:
         self._make_hosts()
         self._say("starting the SSH servers")
         self._start_ssh()
+        self._boot([host for host in self.hosts.values() if not host.plan.offline])
         write_configuration(self)
         self._end_of_build()
 
@@ -201,17 +215,31 @@ class Lab:
         tree.make_tools(self.directory / "tools")
 
     def _make_hosts(self) -> None:
-        many = record_encryption_keys()
-        password = secrets.token_hex(12)
+        processes = self._running()
+        self._control = Control(self.directory, processes, self._answer)
+        common = Common(
+            directory=self.directory,
+            processes=processes,
+            postgres=self.postgres,
+            redis=self._shared_redis,
+            bucket=self.bucket,
+            control=self._control.path,
+            password=secrets.token_hex(12),
+            services=self._services,
+        )
         for plan in self._plans:
-            self.hosts[plan.name] = self._new_host(plan, password)
+            self.hosts[plan.name] = new_host(common, plan)
+        many = record_encryption_keys()
         cheap = [host for host in self.hosts.values() if host.plan.cheap]
-        whole = [host for host in self.hosts.values() if not host.plan.cheap]
-        work = [partial(self._fill_host, host, record_encryption_keys()) for host in whole]
-        work += [partial(self._fill_host, host, many, template=True) for host in cheap[:1]]
+        # An empty host's servers take longest.
+        whole = sorted(
+            (host for host in self.hosts.values() if not host.plan.cheap), key=lambda each: not each.plan.empty
+        )
+        work = [partial(fill_host, common, host, record_encryption_keys()) for host in whole]
+        work += [partial(fill_host, common, host, many, template=True) for host in cheap[:1]]
         _all_of(work)
         clones = [host.database for host in cheap[1:]]
-        work = [partial(self._fill_host, host, many, template=False) for host in cheap[1:]]
+        work = [partial(fill_host, common, host, many, template=False) for host in cheap[1:]]
         work += [
             partial(clone_database, self.postgres, cheap[0].database.name, clones[part::_CLONERS])
             for part in range(_CLONERS)
@@ -219,64 +247,26 @@ class Lab:
         ]
         _all_of(work)
 
-    def _new_host(self, plan: HostPlan, password: str) -> LabHost:
-        directory = self.directory / "hosts" / plan.name
-        (directory / "home/mastodon").mkdir(parents=True)
-        (directory / "etc/ssh").mkdir(parents=True)
-        redis = self._shared_redis if plan.cheap else RedisServer(directory / "var/lib/redis", self._running())
-        if redis is None:
-            raise RuntimeError("the shared Redis is missing")
-        programs = directory / "usr/bin"
-        ssh = SshHost(
-            name=plan.name,
-            home=directory / "home/mastodon",
-            environment=tree.environment(
-                home=directory / "home/mastodon",
-                programs=programs,
-                tools=self.directory / "tools",
-                user=login_name(),
-                extra={keeper.VARIABLE: self.mark},
-            ),
-            host_key=directory / "etc/ssh/ssh_host_ed25519_key",
-            authorized_keys=self.directory / "client/authorized_keys",
-        )
-        ssh.hold()
-        ssh.make_key()
-        login = DatabaseLogin(
-            host=str(self.postgres.socket_dir) if plan.socket else "127.0.0.1",
-            port=self.postgres.port,
-            name=f"{plan.name}_production",
-            user="mastodon_many" if plan.cheap else f"mastodon_{plan.name}",
-            password=password if plan.cheap else secrets.token_hex(12),
-        )
-        return LabHost(plan, directory, ssh, redis, login, plan.population())
+    def _boot(self, hosts: list[LabHost]) -> None:
+        """Start the units of hosts that were not started before; of those without settings only the servers."""
+        fresh = [host for host in hosts if not host.booted]
+        for host in fresh:
+            host.booted = True
+            host.systemd.boot(None if not host.plan.empty else (POSTGRES, REDIS))
+        for host in fresh:
+            if self._services and not (host.plan.cheap or host.plan.empty) and not wait_until_well(host):
+                raise ServerFailed(f"the services of {host.name} do not answer")
 
-    def _fill_host(self, host: LabHost, keys: dict[str, str], *, template: bool = True) -> None:
-        plan = host.plan
-        bucket = self.bucket if plan.bucket else None
-        host.settings = settings(plan, host.database, host.redis, keys, bucket)
-        tree.make_mastodon(host.root, plan, written(host.settings))
-        tree.make_programs(
-            host.directory / "usr/bin", postgres=self.postgres.bin, redis=redis_software(), state=host.directory / "run"
-        )
-        tree.make_state(host.directory / "run", plan, login_name(), host.root)
-        media = bucket.make(host.settings["S3_BUCKET"]) if bucket else host.root / "public/system"
-        tree.make_media(media, plan, host.population)
-        if template:
-            cipher = RailsCipher(
-                keys["ACTIVE_RECORD_ENCRYPTION_PRIMARY_KEY"], keys["ACTIVE_RECORD_ENCRYPTION_KEY_DERIVATION_SALT"]
-            )
-            create_database(self.postgres, plan, host.database, host.population, cipher)
-            if not plan.cheap:
-                host.redis.start()
-            with host.redis.client() as client:
-                fill(client, host.population, plan.seed)
-                client.save()
+    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """What a command on a host is told."""
+        host = self.hosts[question["host"]]
+        return asdict(systemctl(host.systemd, [str(word) for word in question["systemctl"]]))
 
     def _start_ssh(self) -> None:
         self._ssh = SshServers()
-        for name in self.hosts:
-            self.start_host(name)
+        for host in self.hosts.values():
+            self._ssh.start(host.ssh)
+            host.online = True
         known = self.directory / "client/known_hosts"
         known.write_text("".join(host.ssh.known_hosts_line for host in self.hosts.values()))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shlex
@@ -13,7 +12,6 @@ from pathlib import Path
 
 from backends.lab.fleet_plan import HostPlan
 from backends.lab.population import Population, partition
-from backends.lab.units import units
 
 # These come from the lab itself, or must not be found: they would show the machine that the lab runs on.
 _OWN: tuple[str, ...] = (
@@ -83,23 +81,27 @@ def make_tools(directory: Path) -> None:
                 link.symlink_to(Path(place, name))
 
 
-def make_programs(directory: Path, *, postgres: Path, redis: Path, state: Path) -> None:
+def make_programs(directory: Path, host: str, *, postgres: Path, redis: Path, control: Path) -> None:
     """The host's own programs: the lab's PostgreSQL and Redis clients, and systemctl for its units."""
     directory.mkdir(parents=True)
     for name in ("psql", "pg_dump", "pg_dumpall", "pg_restore", "pg_isready", "createdb", "dropdb", "vacuumdb"):
         (directory / name).symlink_to(postgres / name)
-    (directory / "redis-cli").symlink_to(redis / "redis-cli")
-    _python(directory / "systemctl", "systemctl.py", str(state))
+    for name in ("redis-cli", "redis-server", "redis-check-rdb", "redis-check-aof"):
+        # The checks are the server under another name (redis, src/server.c: main).
+        (directory / name).symlink_to(redis / ("redis-cli" if name == "redis-cli" else "redis-server"))
+    _python(directory / "systemctl", "systemctl.py", str(control), host)
 
 
-def make_mastodon(root: Path, plan: HostPlan, env_text: str) -> None:
-    """Mastodon's code directory (`live`) without media."""
+def make_mastodon(root: Path, plan: HostPlan, env_text: str | None) -> None:
+    """Mastodon's code directory (`live`) without media, and without `.env.production` when its text is None."""
     for name in ("bin", "config", "lib/mastodon", "log", "public/system", "tmp"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "lib/mastodon/version.rb").write_text(_VERSION.format(*plan.version.split(".")))
     (root / "Gemfile").write_text("source 'https://rubygems.org'\nruby '>= 3.3.0', '< 3.6.0'\n")
     (root / "config/settings.yml").write_text("defaults: &defaults\n  site_title: Mastodon\n")
     _python(root / "bin/tootctl", "tootctl.py", str(root), plan.version)
+    if env_text is None:
+        return
     env = root / ".env.production"
     env.touch(mode=0o600)
     env.write_text(env_text)
@@ -127,12 +129,6 @@ def make_media(system: Path, plan: HostPlan, population: Population) -> None:
         system / "site_uploads/files" / partition(1) / "original" / "hero.png", 2_000 if plan.cheap else 150_000, dice
     )
     _file(system / "cache/preview_cards/images" / partition(17) / "original" / "0f3c9a4f2b1e8d77.jpg", 20_000, dice)
-
-
-def make_state(directory: Path, plan: HostPlan, user: str, root: Path) -> None:
-    """What systemctl answers from."""
-    directory.mkdir(parents=True)
-    (directory / "units.json").write_text(json.dumps(units(plan.version, user, root), indent=1))
 
 
 def environment(*, home: Path, programs: Path, tools: Path, user: str, extra: Mapping[str, str]) -> dict[str, str]:
