@@ -48,6 +48,15 @@ async def press(pilot: Pilot[Any], *keys: str) -> None:
         await settled(pilot)
 
 
+async def write(pilot: Pilot[Any], text: str) -> None:
+    """Type a text; its consequences are awaited at its end only."""
+    for character in text:
+        assert pilot.app._driver is not None
+        name = character if character.isalnum() else _character_to_key(character)
+        pilot.app._driver.send_message(events.Key(name, character))
+    await settled(pilot)
+
+
 @asynccontextmanager
 async def running(
     source: given.GivenSource | None = None, size: tuple[int, int] = (80, 24), **extra: Any

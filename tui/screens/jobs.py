@@ -11,6 +11,7 @@ from textual.widget import Widget
 
 from backends.model import JobState
 from backends.restore.plan import RestorePlan
+from backends.runs.view import RunView
 from tui import actions, jobs
 from tui.jobs import JobEntry
 from tui.screens.base import AreaScreen
@@ -64,6 +65,7 @@ class JobsScreen(AreaScreen):
         super().__init__()
         self._wanted = ""
         self._plans: dict[str, RestorePlan | None] = {}
+        self._tried: dict[str, RunView] = {}
         self._reading = ""
 
     def on_mount(self) -> None:
@@ -185,7 +187,9 @@ class JobsScreen(AreaScreen):
         made = [view for view in self.mastovault.runs if view.restore == run.restore and view.kind == "restore"]
         holder = run if run.kind == "restore" else next(iter(made), run)
         plan = self._plans.get(holder.id)
-        if plan is None and not self._reading and (holder.active or holder.id not in self._plans):
+        # A run writes its plan some time after it began: look again whenever there is news of it.
+        if plan is None and not self._reading and self._tried.get(holder.id) is not holder:
+            self._tried[holder.id] = holder
             self._reading = holder.id
             self.mastovault.spawn(self._read(holder.id))
         cells = max(30, self.log_pane.size.width - 1)
