@@ -78,12 +78,12 @@ def test_media_come_back_and_newer_files_stay(world: World) -> None:
     other = next(path for path, (mode, *_) in world.good.media.items() if mode == "644" and "cache" not in path)
     host.run(f'cd {system}; rm "$1"; echo broken >"$2"; chmod 600 "$2"; rm -r accounts', hidden, other)
     newer = "media_attachments/files/999/original/new.png"
-    host.run(f'cd {system}; install -D -m 644 -o mastodon -g mastodon /dev/null "$1"', newer)
+    host.run(f'cd {system}; mkdir -p "${{1%/*}}"; echo new >"$1"', newer, user="mastodon")
     damaged = mastodon.media()
 
     with watched(mastodon) as watch:
         operator.done("restore", "social/media", "--confirm", "social/media")
-    assert mastodon.media() == {**world.good.media, newer: ("644", "mastodon:mastodon", 0)}
+    assert mastodon.media() == {**world.good.media, newer: ("644", "mastodon:mastodon", 4)}
     assert watch.longest < 1.0, "media come back while the site is up"
     folders = host.run(f"find {system} -type d -printf '%u:%g %m\\n' | sort -u").splitlines()
     assert folders == ["mastodon:mastodon 755"]

@@ -44,6 +44,8 @@ class Relay:
         self._leader, self._target_port = leader, target_port
         self._server = socket.create_server(("127.0.0.1", 0), backlog=50)
         self.port = int(self._server.getsockname()[1])
+        self._open = threading.Event()
+        self._open.set()
         self._lines: set[socket.socket] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, name="debian-relay", daemon=True).start()
@@ -56,8 +58,17 @@ class Relay:
             with contextlib.suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
 
+    def hold(self) -> None:
+        """Carry nothing until `go_on`, as a line that hangs; nothing is lost."""
+        self._open.clear()
+
+    def go_on(self) -> None:
+        """Carry again."""
+        self._open.set()
+
     def stop(self) -> None:
         """Break every connection and listen no more."""
+        self.go_on()
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
@@ -84,6 +95,7 @@ class Relay:
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(_CHUNK):
+                self._open.wait()
                 other.sendall(data)
         for line in (one, other):
             with contextlib.suppress(OSError):

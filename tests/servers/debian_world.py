@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -96,25 +99,61 @@ class World:
         assert "undo" in record["can"], record
         return self.operator.done("undo", record["id"], "--confirm", record["confirm"])
 
-    def journal(self) -> list[dict[str, Any]]:
-        """The newest restore's journal as far as it is written; empty when there is none."""
-        folders = sorted((self.operator.home / "state/restores").glob("*/journal.jsonl"))
-        if not folders:
-            return []
-        lines = folders[-1].read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+    def begin(self, *words: str) -> Begun:
+        """Begin a restore; `words` follow `mastovault restore`."""
+        known = set(self._journals())
+        return Begun(self, self.operator.start("restore", *words), known)
 
-    def await_step(self, step: str, known: int, *, timeout: float = 60.0) -> None:
-        """Wait until a restore after the first `known` has begun a step."""
+    def _journals(self) -> list[Path]:
+        return list((self.operator.home / "state/restores").glob("*/journal.jsonl"))
+
+
+@dataclass
+class Begun:
+    """A restore that is going on, and what a test does to it."""
+
+    world: World
+    command: subprocess.Popen[str]
+    known: set[Path]
+
+    def await_step(self, step: str, *, event: str = "begin", timeout: float = 60.0) -> None:
+        """Wait until a step has begun; with `event="done"`, until it is done."""
         until = time.monotonic() + timeout
-        while True:
-            folders = list((self.operator.home / "state/restores").glob("*/journal.jsonl"))
-            if len(folders) > known and any(
-                event.get("event") == "begin" and event.get("step") == step for event in self.journal()
-            ):
-                return
-            assert time.monotonic() < until, f"no restore begins {step}: {self.journal()}"
+        while not any(line.get("event") == event and line.get("step") == step for line in self.journal()):
+            ended = self.command.poll() is not None
+            assert not ended, f"it ended before {step}: {self.command.communicate()}"
+            assert time.monotonic() < until, f"it never begins {step}: {self.journal()}"
             time.sleep(0.002)
+
+    def journal(self) -> list[dict[str, Any]]:
+        """What it has written down so far."""
+        fresh = [path for path in self.world._journals() if path not in self.known]
+        if not fresh:
+            return []
+        return [json.loads(line) for line in fresh[0].read_text().split("\n")[:-1]]
+
+    @property
+    def id(self) -> str:
+        """Of the restore."""
+        (fresh,) = (path for path in self.world._journals() if path not in self.known)
+        return fresh.parent.name
+
+    def run(self) -> dict[str, Any]:
+        """Its run, as `mastovault runs` lists it."""
+        runs = json.loads(self.world.operator.must("runs", "--json"))["runs"]
+        found: dict[str, Any] = next(run for run in runs if run["kind"] == "restore" and run["ended_at"] is None)
+        return found
+
+    def kill(self) -> None:
+        """End its process as a crash would, at once."""
+        folder = max((self.world.operator.home / "state/runs").iterdir())
+        os.kill(json.loads((folder / "run.json").read_text())["pid"], signal.SIGKILL)
+        self.command.communicate(timeout=60)
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for it: exit code and what it printed."""
+        out, err = self.command.communicate(timeout=120)
+        return self.command.returncode, out, err
 
 
 @dataclass

@@ -1,0 +1,130 @@
+"""Bad days on a Debian host with systemd: what hangs, dies or will not stop while a restore is at work."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.servers.debian_mastodon import ROOT
+from tests.servers.debian_world import World, watched
+
+pytestmark = [pytest.mark.apt, pytest.mark.root, pytest.mark.timeout(400)]
+
+_DATABASE = ("social/database", "--confirm", "social/database")
+_BUSY = """
+while true; do
+    psql -Xq -d mastodon_production -c "BEGIN; SELECT count(*) FROM accounts; SELECT pg_sleep(60)" || sleep 0.05
+done
+"""
+
+
+def damage(world: World) -> None:
+    """What every test here restores from."""
+    world.host.sql("ALTER TABLE statuses RENAME TO statuses_lost")
+
+
+def mend(world: World) -> None:
+    """Take the damage back where it still is, so that the next test need not boot a host."""
+    world.host.sql("ALTER TABLE IF EXISTS statuses_lost RENAME TO statuses")
+
+
+def assert_as_damaged(world: World) -> None:
+    """The damaged server is up, with what it held, and nothing of a restore is left on it."""
+    assert world.mastodon.counts() == {**world.good.counts, "statuses": -1}
+    assert set(world.mastodon.states().values()) == {"active"}
+    assert world.leftovers() == []
+    mend(world)
+
+
+def assert_restored(world: World) -> None:
+    """The restored server is up and whole."""
+    assert world.mastodon.counts() == world.good.counts
+    assert world.mastodon.healthy()
+
+
+def test_a_client_that_keeps_the_database_busy(world: World) -> None:
+    damage(world)
+    world.host.run(f"systemd-run --quiet --unit busy --uid mastodon bash -c '{_BUSY}'")
+    try:
+        with watched(world.mastodon) as watch:
+            world.operator.done("restore", *_DATABASE)
+    finally:
+        world.host.run("systemctl stop busy; systemctl reset-failed")
+    assert_restored(world)
+    assert watch.longest < 10
+    world.forget_all()
+    assert world.pristine()
+
+
+def test_a_service_that_will_not_stop(world: World) -> None:
+    damage(world)
+    drop_in = "/etc/systemd/system/mastodon-sidekiq.service.d/slow.conf"
+    world.host.run(f"touch {ROOT}/tmp/stubborn; systemctl restart mastodon-sidekiq; rm {ROOT}/tmp/stubborn")
+    world.host.run(
+        f"install -D /dev/stdin {drop_in}; systemctl daemon-reload", stdin=b"[Service]\nTimeoutStopSec=600\n"
+    )
+    try:
+        with watched(world.mastodon) as watch:
+            result = world.operator.results("restore", *_DATABASE)["database"]
+        assert watch.longest < 30
+        if result["result"] == "failed":
+            assert "mastodon-sidekiq" in result["error"] + (result["next_step"] or "")
+            assert_as_damaged(world)
+        else:
+            assert_restored(world)
+    finally:
+        world.host.run(f"rm -f {drop_in}; systemctl daemon-reload; systemctl kill -s KILL mastodon-sidekiq || true")
+        world.host.run("systemctl start mastodon-sidekiq")
+
+
+@pytest.mark.parametrize("step", ["database.load", "database.swap"])
+def test_the_connection_is_cut(world: World, step: str) -> None:
+    damage(world)
+    begun = world.begin(*_DATABASE)
+    begun.await_step(step)
+    world.host.relay.cut()
+    code, out, err = begun.end()
+    assert code == 0, out + err
+    assert_restored(world)
+    world.forget_all()
+    assert world.pristine()
+
+
+def test_cancelled_while_it_stages(world: World) -> None:
+    damage(world)
+    begun = world.begin(*_DATABASE)
+    begun.await_step("database.load")
+    world.host.relay.hold()
+    try:
+        world.operator.must("cancel", begun.run()["run"])
+    finally:
+        world.host.relay.go_on()
+    code, out, err = begun.end()
+    assert code != 0
+    assert "cancelled" in out + err
+    assert_as_damaged(world)
+
+
+@pytest.mark.parametrize(
+    ("step", "way"),
+    [
+        ("database.load", "--roll-back"),
+        ("database.swap", "--roll-back"),
+        ("database.swap", "--resume"),
+    ],
+)
+def test_killed_in_the_middle(world: World, step: str, way: str) -> None:
+    damage(world)
+    begun = world.begin(*_DATABASE)
+    begun.await_step(step)
+    begun.kill()
+    record = world.restores()[0]
+    assert record["state"] == "interrupted"
+    assert {"resume", "rollback"} <= set(record["can"])
+    # Whoever forgets it and begins anew is told.
+    world.operator.done("restore", way, begun.id)
+    if way == "--resume":
+        assert_restored(world)
+        world.forget_all()
+        assert world.pristine()
+    else:
+        assert_as_damaged(world)
