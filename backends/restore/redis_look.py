@@ -158,7 +158,7 @@ class _Examined:
         need = times * self.server.bytes + old
         if self._disk.free is not None and self._disk.free < need:
             self._say(
-                f"{clean(self._seen.directory, 200)} has {self._disk.free} bytes free, and {need} are needed.",
+                f"{clean(self._seen.directory, 200)} has {_mb(self._disk.free)} free, and {_mb(need)} are needed.",
                 "Make room there.",
             )
         return Space(what="Redis: the snapshot beside its data", path=clean(self._seen.directory, 300), need=need,
@@ -252,6 +252,10 @@ class _Examined:
 
     def _note(self, text: str, way_out: str) -> None:
         self.findings.append(Finding(level="note", text=text, way_out=way_out, asset=Asset.REDIS))
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
 
 
 def _queues(depths: Depths) -> str:

@@ -52,6 +52,8 @@ def _saved_at(manifest: Manifest) -> datetime:
 
 def _span(span: timedelta) -> str:
     minutes = int(span.total_seconds() // 60)
+    if minutes < 2:
+        return "a minute"
     if minutes < 120:
         return f"{minutes} minutes"
     return f"{minutes // 60} hours" if minutes < 48 * 60 else f"{minutes // 1440} days"

@@ -172,7 +172,7 @@ def test_no_room_for_the_snapshot(
             with suppress(OSError):
                 filler.write_bytes(bytes(1 << 20))
             (finding,) = blocks(Restore(host, source, one.place()))
-            assert "bytes free" in finding.text
+            assert "MB free" in finding.text
             with pytest.raises(AssetFailed, match="No space left") as told:
                 restore.do(actions)
             assert "Make room" in told.value.next_step
