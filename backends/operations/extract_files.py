@@ -18,6 +18,7 @@ from backends.progress import Job
 from backends.restore.media_host import amount, size_of
 from backends.restore.media_source import Member, index, members
 from backends.restore.media_wanted import Records, Wanted
+from backends.restore.secrets_source import read_environment_tar
 from backends.restore.source import Source
 from backends.untrusted import clean
 
@@ -111,8 +112,6 @@ def _new(path: Path, mode: int = 0o600) -> Iterator[Callable[[bytes], object]]:
 
 
 def _environment(source: Source, folder: Path, job: Job) -> Written:
-    from backends.restore.secrets_source import read_environment_tar
-
     job.step("writing environment")
     written, count = 0, 0
     for file in read_environment_tar(source):

@@ -20,7 +20,7 @@ from tests.media_world import seen
 from tests.restore_world import Restores
 from tests.runs_world import World
 from tests.servers.backup import WatchedJob
-from tests.servers.need import need, need_root
+from tests.servers.need import need_root
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,7 @@ def test_everything_is_written_as_standard_tools_take_it(social: Restores, here:
     assert (here / "dump.rdb").read_bytes()[:5] == b"REDIS"
     assert "createdb -T template0" in (here / "README.txt").read_text()
     assert all("written to" in result.detail for result in results)
-    programs = social.host.directory / "programs"
-    restore = next(iter(programs.rglob("pg_restore")), None) or Path(need("pg_restore")[0])
+    restore = social.world.lab.postgres.bin / "pg_restore"
     subprocess.run([restore, "-f", os.devnull, here / "database.pgdump"], check=True)
 
 
