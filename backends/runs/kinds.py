@@ -47,7 +47,8 @@ def _plan(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_resul
 
         from backends.operations.extract import plan_extract
 
-        plan = plan_extract(config, paths, snapshots(request), Path(str(request.options["directory"])))
+        directory, subtree = Path(str(request.options["directory"])), str(request.options.get("subtree", ""))
+        plan = plan_extract(config, paths, snapshots(request), directory, subtree=subtree, ask=first.ask)
     else:
         plan = plan_restore(config, paths, _restore_request(request), ask=first.ask, log=first.log)
     (folder_of(paths.state_dir, request.id) / PLAN).write_bytes(plan.to_json())
