@@ -25,7 +25,7 @@ class SecretsPart:
 
     def look(self, request: RestoreRequest, target: Target, sources: Mapping[Asset, Source]) -> Look:
         """See the contract."""
-        return look(request, target, sources[Asset.SECRETS])
+        return look(target, sources[Asset.SECRETS])
 
     def actions(self, request: RestoreRequest, facts: Mapping[str, Any]) -> Sequence[Action]:
         """Stage, swap."""

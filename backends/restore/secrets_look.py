@@ -11,7 +11,7 @@ from backends.mastodon.host_files import HostFile
 from backends.mastodon.key_check import check_keys
 from backends.model import Asset, Secret
 from backends.restore.base import Target
-from backends.restore.plan import Finding, Look, RestoreRequest, Space
+from backends.restore.plan import Finding, Look, Space
 from backends.restore.secrets_files import Probed, Spot, probe
 from backends.restore.secrets_merge import machine_bound
 from backends.restore.secrets_target import Own, Placed, after, own_settings, place, stored_files
@@ -25,7 +25,7 @@ KEYS = "keys"
 _SHOWN = 30
 
 
-def look(request: RestoreRequest, target: Target, source: Source) -> Look:
+def look(target: Target, source: Source) -> Look:
     """Everything about the restore of settings, read-only.
 
     Raises:
