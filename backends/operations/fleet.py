@@ -21,7 +21,7 @@ from backends.model import (
     Level,
     SnapshotInfo,
 )
-from backends.operations.fleet_words import drill_words, state_text
+from backends.operations.fleet_words import EMPTY, NOTHING_YET, drill_words, state_text
 from backends.risk import AssetFacts, assess
 from backends.untrusted import clean
 
@@ -110,6 +110,8 @@ def _row(known: _Known, host: str, asset: Asset) -> AssetStatus:
     newest = history[0] if history else None
     seen = known.hosts.get(host)
     looked = _observation(seen, asset)
+    if _is_empty(known, host, seen):
+        return _nothing_to_lose(known, host, asset)
     facts = _facts(known, host, asset, history, looked)
     assessment = assess(facts)
     return AssetStatus(
@@ -123,6 +125,20 @@ def _row(known: _Known, host: str, asset: Asset) -> AssetStatus:
         newest=newest,
         stale=_is_stale(known, host, newest, seen, kept=_kept(looked)),
         proof=drill_words(known.proofs.get((host, asset), Proof()), known.now),
+    )
+
+
+def _nothing_to_lose(known: _Known, host: str, asset: Asset) -> AssetStatus:
+    goal = known.config.goal(host, asset)
+    return AssetStatus(
+        host=host,
+        asset=asset,
+        level=Level.OK,
+        score=0,
+        state=EMPTY,
+        reasons=(),
+        goal_seconds=None if goal is None else goal.total_seconds(),
+        newest=None,
     )
 
 
@@ -197,6 +213,14 @@ def _observation(seen: HostObservation | None, asset: Asset) -> AssetObservation
 
 def _host_answers(seen: HostObservation | None, looked: AssetObservation | None) -> bool:
     return seen is not None and seen.state is HostState.ONLINE and (looked is None or looked.present)
+
+
+def _is_empty(known: _Known, host: str, seen: HostObservation | None) -> bool:
+    """Whether a host was seen to hold nothing, and no database or secrets are known of it: nothing can be lost."""
+    if seen is None or seen.state is not HostState.ONLINE or not seen.assets:
+        return False
+    nothing = all(not each.present and each.detail == NOTHING_YET for each in seen.assets)
+    return nothing and not any(known.snapshots.get((host, asset)) for asset in (Asset.DATABASE, Asset.SECRETS))
 
 
 def _kept(looked: AssetObservation | None) -> bool:

@@ -8,6 +8,9 @@ from backends.catalog import Proof
 from backends.model import Asset, AssetObservation, HostObservation, HostState, SnapshotInfo
 from backends.risk import AssetFacts, span
 
+NOTHING_YET = "nothing here yet"
+"""What is seen of every asset of a machine that waits to be restored onto."""
+EMPTY = "empty, can be restored onto"
 _AWAY = {
     HostState.OFFLINE: "OFFLINE",
     HostState.LOGIN_FAILED: "LOGIN FAILED",

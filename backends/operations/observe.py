@@ -22,6 +22,7 @@ from backends.errors import (
 from backends.mastodon.discovery import discover
 from backends.mastodon.installation import Installation
 from backends.model import Asset, AssetObservation, HostObservation, HostState
+from backends.operations.fleet_words import NOTHING_YET
 from backends.untrusted import clean
 
 LOOK_SECONDS = 30.0
@@ -44,7 +45,7 @@ def observe_host(name: str, config: Config, previous: HostObservation | None, no
         with open_connection(name, host) as connection, _bounded(connection) as expired:
             try:
                 found = discover(connection, name, host)
-                assets = tuple(_look(connection, found, asset) for asset in host.assets)
+                assets = without_data(found, tuple(_look(connection, found, asset) for asset in host.assets))
             except MastovaultError:
                 if expired():
                     raise _too_slow(name) from None
@@ -91,6 +92,20 @@ def _look(connection: Connection, found: Installation, asset: Asset) -> AssetObs
         raise
     except MastovaultError as error:
         return AssetObservation(asset=asset, present=False, detail=error.sentence, warnings=(error.sentence,))
+
+
+def without_data(found: Installation, assets: tuple[AssetObservation, ...]) -> tuple[AssetObservation, ...]:
+    """What was seen, or that nothing is there yet: code without settings, without a database, without one upload.
+
+    A machine that waits to be restored onto is no loss. Whatever is in doubt counts as data.
+    """
+    if found.secret_files or found.domain or not found.root:
+        return assets
+    seen = {each.asset: each for each in assets}
+    database, media = seen.get(Asset.DATABASE), seen.get(Asset.MEDIA)
+    if database is None or database.bytes is not None or media is None or (media.present and media.bytes != 0):
+        return assets
+    return tuple(AssetObservation(asset=each.asset, present=False, detail=NOTHING_YET) for each in assets)
 
 
 def _seen(

@@ -72,7 +72,8 @@ def _due(config: Config, paths: Paths, work: dict[str, tuple[Asset, ...]]) -> di
 
 
 def _is_due(row: AssetStatus, now: datetime) -> bool:
-    if row.level is Level.OK and row.state.startswith("kept by"):
+    # Kept by a provider, or nothing there yet.
+    if row.level is Level.OK and row.newest is None:
         return False
     # Without a goal in days (secrets) the copy is compared with the host each time: that is how a change is seen.
     if row.newest is None or row.goal_seconds is None or row.newest.verify_failed:
