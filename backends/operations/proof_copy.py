@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any, BinaryIO, cast
 
 from backends.archive.layout import MAX_MANIFEST, manifest_key
 from backends.archive.manifest import Manifest, ObjectEntry, is_unchanged
 from backends.archive.reader import open_object, open_stored, parse_manifest
+from backends.assets.database_header import HEADER_BYTES, parse_header
 from backends.errors import AssetFailed, Damaged, KeyUnavailable, NotFound
 from backends.operations.proof_files import MediaProof, environment, globals_sql, is_pack, read_all
 from backends.operations.proof_tools import GET_TOOLS, checker_of, feed, fitting_pg_restore, fitting_redis
@@ -24,7 +26,9 @@ from backends.untrusted import clean
 from backends.vault.base import Vault
 
 _MOST_PROBLEMS = 8
-_NOT_BUILT_IN = "does not support compression"
+_CANNOT = ("does not support compression", "unsupported version")
+"""What pg_restore says when it is not made for a dump, which says nothing about the dump."""
+_HEAD = 60
 
 _dice = random.SystemRandom()
 
@@ -198,6 +202,9 @@ class _Copy:
         return next((decode for name, decode in kinds.items() if _is(entry, name)), read_all)
 
     def _dump(self, plain: BinaryIO) -> None:
+        header = parse_header(cast(BufferedReader, plain).peek(HEADER_BYTES)[:_HEAD], "it")
+        if header.version != self._manifest.facts.get("archive_version", header.version):
+            raise Damaged(f"its header says version {header.version}, which was not so when it was made")
         wanted = dump_major(self._manifest.facts)
         program = fitting_pg_restore(wanted)
         if program is None:
@@ -210,7 +217,7 @@ class _Copy:
         ended = feed(program, plain, self._job)
         if ended.status == 0:
             self._tool(program.said)
-        elif _NOT_BUILT_IN in ended.all_said:
+        elif any(words in ended.all_said for words in _CANNOT):
             self._report.left_out.append(f"the dump was not decoded: {program.said} says {ended.line}")
         else:
             raise Damaged(f"{program.said} cannot read it: {ended.line}")

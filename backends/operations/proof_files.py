@@ -19,7 +19,7 @@ from backends.restore.media_wanted import Wanted
 from backends.untrusted import clean
 
 _CHUNK = 256 * 1024
-_GLOBALS = "PostgreSQL database cluster dump"
+_GLOBALS = "--\n-- PostgreSQL database cluster dump"
 _MARK = 4096
 _MOST_FILES = 1000
 
@@ -38,7 +38,7 @@ def globals_sql(plain: BinaryIO) -> None:
         text = decoder.decode(data)
         head = head if len(head) >= _MARK else head + text[:_MARK]
         tail = (tail + text)[-_MARK:]
-    if _GLOBALS not in head or f"{_GLOBALS} complete" not in tail:
+    if not head.startswith(f"{_GLOBALS}\n--") or f"{_GLOBALS} complete" not in tail:
         raise Damaged("the roles do not begin and end as pg_dumpall writes them")
 
 

@@ -58,9 +58,9 @@ def pg_restores() -> list[Program]:
 
 
 def fitting_pg_restore(dump_major: int) -> Program | None:
-    """The one that is nearest to the pg_dump that made a dump, and not older."""
+    """The newest one, for it reads every older dump; None when it is older than the pg_dump that made this one."""
     able = [program for program in pg_restores() if program.version[0] >= dump_major]
-    return min(able, key=lambda program: program.version[0], default=None)
+    return max(able, key=lambda program: program.version, default=None)
 
 
 def redis_servers() -> list[Program]:
