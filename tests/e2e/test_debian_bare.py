@@ -55,7 +55,7 @@ def test_onto_a_bare_machine_and_back(world: World, tmp_path: Path) -> None:
     operator = world.operator
     with Debian(tmp_path / "bare", "bare") as host:
         new = Mastodon(host, world.mastodon.values, world.mastodon.population)
-        add_host(operator, "bare", host)
+        add_host(operator, "bare", host, bare=True)
         plan = operator.must("restore", "social", "--to", "bare", "--plan")
         assert "4.7.4" in plan, "which code is missing"
         operator.done("restore", "social", "--to", "bare", "--confirm", "bare")

@@ -184,11 +184,10 @@ def watched(mastodon: Mastodon) -> Iterator[Watch]:
         thread.join()
 
 
-def add_host(operator: Operator, name: str, host: Debian, *, user: str = "admin", probe: bool = True) -> None:
+def add_host(operator: Operator, name: str, host: Debian, *, user: str = "admin", bare: bool = False) -> None:
     """Add a host to the operator's configuration as they would."""
     login = (f"{user}@127.0.0.1:{host.ssh_port}", "--identity-file", str(host.key), "--become", "sudo")
-    how = ("--accept-key", host.fingerprint) if probe else ("--no-probe",)
-    operator.must("host", "add", name, *login, *how)
+    operator.must("host", "add", name, *login, "--accept-key", host.fingerprint, *(("--bare",) if bare else ()))
     operator.secrets.append(host.password)
 
 

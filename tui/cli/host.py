@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,12 +13,17 @@ from backends.config import save
 from backends.config.load import load
 from backends.config.paths import Paths
 from backends.config.schema import HostConfig
-from backends.errors import ConfigurationError, HostKeyUnknown, MastovaultError
+from backends.errors import ConfigurationError, DiscoveryFailed, HostKeyUnknown, MastovaultError
 from backends.mastodon.installation import Installation
 from backends.model import HostState, rfc3339
 from backends.untrusted import clean
 from tui.cli import show
 from tui.cli.ask import ask
+
+if TYPE_CHECKING:
+    from backends.connection.base import Connection
+
+_Seen = TypeVar("_Seen")
 
 
 @click.group("host")
@@ -38,6 +44,7 @@ def _host(paths: Paths, name: str) -> HostConfig:
 @click.option("--become", type=click.Choice(["none", "sudo", "su"]), default="none", show_default=True)
 @click.option("--identity-file", type=click.Path(), help="The SSH key for this host; else ~/.ssh/config and the agent.")
 @click.option("--accept-key", metavar="SHA256:...", help="Accept the host key with this fingerprint without asking.")
+@click.option("--bare", is_flag=True, help="A machine without Mastodon, to restore onto: connect, and look no further.")
 @click.option("--no-probe", is_flag=True, help="Save it without connecting.")
 @click.pass_obj
 def add(
@@ -47,6 +54,7 @@ def add(
     become: str,
     identity_file: str | None,
     accept_key: str | None,
+    bare: bool,
     no_probe: bool,
 ) -> None:
     """Connect to ADDRESS (user@host:port, an alias of ~/.ssh/config, or `local`), look, and save it as NAME."""
@@ -57,27 +65,43 @@ def add(
         values["identity_file"] = identity_file
     if name in load(paths.config_file).hosts:
         raise ConfigurationError(f"a host named {name} is already configured", "Choose another name.")
-    if not no_probe:
-        found = _discover(name, HostConfig.model_validate(values), accept_key)
-        _print(found)
+    host = HostConfig.model_validate(values)
+    if bare and not no_probe:
+        _with_connection(name, host, accept_key, lambda _connection: None)
+    elif not no_probe:
+        _print(_found(name, host, accept_key))
     save.add_host(paths.config_file, name, values)
-    click.echo(f"{name} is saved in {paths.config_file}. `mastovault backup {name}` backs it up.")
+    then = f"restore SOURCE --to {name}` restores onto it" if bare else f"backup {name}` backs it up"
+    click.echo(f"{name} is saved in {paths.config_file}. `mastovault {then}.")
+
+
+def _found(name: str, host: HostConfig, accept_key: str | None) -> Installation:
+    try:
+        return _discover(name, host, accept_key)
+    except DiscoveryFailed as error:
+        raise error.reword(error.sentence, f"{error.next_step} Add --bare to restore onto it.".strip()) from None
 
 
 def _discover(name: str, host: HostConfig, accept_key: str | None) -> Installation:
+    from backends.mastodon.discovery import discover
+
+    return _with_connection(name, host, accept_key, lambda connection: discover(connection, name, host))
+
+
+def _with_connection(name: str, host: HostConfig, accept_key: str | None, look: Callable[[Connection], _Seen]) -> _Seen:
+    """Connect, after the host's key was trusted, and look."""
     from backends.connection.host_keys import accept
     from backends.connection.open import open_connection
-    from backends.mastodon.discovery import discover
 
     try:
         with open_connection(name, host, ask=ask) as connection:
-            return discover(connection, name, host)
+            return look(connection)
     except HostKeyUnknown as error:
         if not _trusted(error, accept_key):
             raise
         accept(name, host, error)
     with open_connection(name, host, ask=ask) as connection:
-        return discover(connection, name, host)
+        return look(connection)
 
 
 def _trusted(error: HostKeyUnknown, accept_key: str | None) -> bool:
