@@ -67,6 +67,8 @@ class HistoryRow:
         """Whether it was restored for proof."""
         if self.snapshot is None:
             return "–", "quiet"
+        if self.snapshot.drill_failed:
+            return "FAILED", "bad"
         if self.snapshot.drilled_at is None:
             return "never", "quiet"
         return f"✓ {self.snapshot.drilled_at:%m-%d}", "ok"

@@ -133,7 +133,7 @@ class Restoring:
         working = jobs.at_work(entry for entry in app.entries if entry.run.kind == kind)
         free = {
             host: {asset: one for asset, one in found.items() if (host, asset) not in working}
-            for host, found in chosen.items()
+            for host, found in (self._with_databases(chosen) if kind == "drill" else chosen).items()
         }
         names = [(f"{host}/{asset}", one) for host, found in free.items() for asset, one in found.items()]
         if not names:
@@ -167,6 +167,17 @@ class Restoring:
         what = names[0][0] if len(names) == 1 else f"{len(names)} copies"
         verb = kind.capitalize()
         app.push_screen(Confirm(f"{verb} {what}?", lines, yes=verb, no="Not now", light=True), decided)
+
+    def _with_databases(self, chosen: Chosen) -> Chosen:
+        """Secrets are only proven by a database that they open: the newest one goes with them."""
+        seen = self._mastovault.seen
+        newest = {one.host: one.newest for one in (seen.fleet.assets if seen else ()) if one.asset is Asset.DATABASE}
+        made: dict[str, Mapping[Asset, SnapshotInfo]] = {}
+        for host, found in chosen.items():
+            database = newest.get(host)
+            alone = Asset.SECRETS in found and Asset.DATABASE not in found
+            made[host] = {Asset.DATABASE: database, **found} if alone and database is not None else found
+        return made
 
     async def _start_all(self, kind: str, wishes: Sequence[Wish]) -> None:
         app = self._mastovault

@@ -233,6 +233,35 @@ DONE = restore_run(JobState.DONE, DONE_STEPS)
 FAILED = restore_run(
     JobState.FAILED, (("database.fetch", "undone"), ("database.load", "undone"), ("database.prove", "failed"))
 )
+CUT = restore_run(
+    JobState.RUNNING,
+    (*((step, "done") for step, _ in DONE_STEPS[:4]), ("database.swap", "begun")),
+    alive=False,
+    lost=True,
+)
+REFUSED = JobResult(
+    host="social.ex",
+    asset=Asset.DATABASE,
+    state=JobState.FAILED,
+    error="social.ex port 22: connection refused",
+    next_step="Check that sshd runs there, then R looks again.",
+)
+
+
+def _kind(number: int, kind: str, asset: Asset, detail: str) -> RunView:
+    job = given.job("social.ex", asset, JobState.DONE, step="checked")
+    result = JobResult(host="social.ex", asset=asset, state=JobState.DONE, seconds=190, detail=detail)
+    begun = given.before(hours=number)
+    return given.run(f"d12{number}", [job], begun=begun, ended=begun, results=[result], kind=kind)
+
+
+KINDS = (
+    _kind(1, "verify", Asset.MEDIA, "812G read again, every one of 1 204 118 files as stored"),
+    _kind(2, "drill", Asset.DATABASE, "restored in 3 m 10 s; 84 tables, 212 indexes, newest post 09:48"),
+    _kind(3, "extract", Asset.SECRETS, "3 files in /root/restored-social.ex"),
+    _kind(4, "undo", Asset.DATABASE, "undone; Mastodon was down for 4.1 s"),
+    *given.RUNS,
+)
 
 
 @dataclass

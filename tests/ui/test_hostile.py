@@ -18,9 +18,11 @@ from backends.model import (
     Level,
 )
 from backends.operations.fleet import VaultStatus
+from backends.restore.plan import Copy, Finding, Phase, Space, StepInfo
 from backends.runs.view import LogLine
-from tests.ui import given
-from tests.ui.driving import press, running, screen_text, settled
+from tests.ui import given, given_restore
+from tests.ui.driving import press, running, screen_text, settled, write
+from tests.ui.test_wizard import IN_PLACE, planned, until
 from tui.app import MastovaultApp
 from tui.feed import Trouble
 from tui.source import History, Seen
@@ -98,6 +100,35 @@ def past(host: str, asset: Asset) -> History:
             ),
         ),
     )
+
+
+def hostile_restores(**extra: Any) -> given_restore.RestoreSource:
+    """Hostile text in every field of a plan, of the restores that are known, and of a run that looks."""
+    found = [
+        Finding(level="block", text=HOSTILE, way_out=HOSTILE, asset=Asset.DATABASE, accept="word"),
+        *(Finding(level=level, text=HOSTILE, way_out=HOSTILE) for level in ("note", "ok")),
+    ]
+    steps = tuple(
+        StepInfo(
+            id=f"database.{number}", asset=Asset.DATABASE, phase=phase, name=HOSTILE, what=HOSTILE, commands=(HOSTILE,)
+        )
+        for number, phase in enumerate(Phase)
+    )
+    copy = Copy(
+        asset=Asset.DATABASE, snapshot=HOSTILE, at=given.NOW, bytes=5, vault=HOSTILE, vaults=(HOSTILE,), in_part=True
+    )
+    changes: dict[str, Any] = {
+        "target": HOSTILE,
+        "steps": steps,
+        "copies": (copy,),
+        "spaces": (Space(what=HOSTILE, path=HOSTILE, need=9, free=1),),
+        "lost": (HOSTILE,),
+        "untouched": (HOSTILE,),
+    }
+    record = given_restore.record("social.ex", "done", "undo", "forget", sentence=HOSTILE)
+    made = given_restore.source(record, findings=tuple(found), changes=changes, lost=(HOSTILE,), **extra)
+    made.plans = {view.id: given_restore.plan(given_restore.WISH, **changes) for view in made.views}
+    return made
 
 
 def assert_clean(app: MastovaultApp) -> None:
@@ -188,3 +219,46 @@ async def test_a_click_on_remote_text_does_nothing() -> None:
             await pilot.click(offset=(60, y))
         await settled(pilot)
         assert app.is_running
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
+async def test_a_plan_is_only_text(size: tuple[int, int]) -> None:
+    async with running(hostile_restores(), size=size) as (app, pilot):
+        await press(pilot, *IN_PLACE)
+        await planned(app, pilot)
+        assert "[/x]" in screen_text(app)
+        for keys in ((), ("G",), ("c",), ("y",), ("enter",)):
+            await press(pilot, *keys)
+            assert_clean(app)
+        assert "[/x]" in screen_text(app)
+        await write(pilot, "[/x][@click=app.quit]")
+        assert_clean(app)
+        assert app.is_running
+
+
+async def test_what_an_undo_loses_is_only_text() -> None:
+    async with running(hostile_restores()) as (app, pilot):
+        await press(pilot, "u")
+        assert "[/x]" in screen_text(app)
+        assert_clean(app)
+        await press(pilot, "right", "enter")
+        await until(pilot, lambda: "[/x]" in screen_text(app), "the words")
+        assert_clean(app)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
+async def test_the_steps_of_a_restore_are_only_text(size: tuple[int, int]) -> None:
+    run = replace(given_restore.RUNNING, steps=(("database.0", "done"), ("database.1", "begun"), (HOSTILE, "begun")))
+    async with running(hostile_restores(views=(run,)), size=size) as (app, pilot):
+        await press(pilot, "2")
+        await until(pilot, lambda: screen_text(app).count("[/x]") > 3, "the steps")
+        assert_clean(app)
+
+
+async def test_a_look_that_fails_or_asks_is_only_text() -> None:
+    failed = JobResult(host="social.ex", asset=Asset.DATABASE, state=JobState.FAILED, error=HOSTILE, next_step=HOSTILE)
+    async with running(hostile_restores(look_fails=failed)) as (app, pilot):
+        await press(pilot, *IN_PLACE)
+        await planned(app, pilot)
+        assert "[/x]" in screen_text(app)
+        assert_clean(app)

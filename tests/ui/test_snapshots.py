@@ -10,11 +10,15 @@ import pytest
 from textual.pilot import Pilot
 
 from backends.model import Asset, HostState, Level
-from tests.ui import given
-from tests.ui.driving import press, settled
+from backends.operations.restores import RestoreRecord
+from tests.ui import given, given_restore
+from tests.ui.driving import app_of, press, screen_text, settled
+from tests.ui.test_hostile import hostile_restores
 from tests.ui.test_hostile import source as hostile
+from tests.ui.test_wizard import IN_PLACE, until
 from tui.app import MastovaultApp
 from tui.source import Seen
+from tui.wizard.screen import RestoreWizard
 
 Make = Callable[[], MastovaultApp]
 
@@ -59,6 +63,10 @@ def _asks() -> MastovaultApp:
     return given.app(given.GivenSource(views=(given.asking(given.RUNNING, "passphrase of ~/.ssh/id_ed25519"),)))
 
 
+def _restoring(*records: RestoreRecord, **extra: Any) -> Make:
+    return lambda: given.app(given_restore.source(*records, **extra))
+
+
 STATES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "fleet": (given.app, ()),
     "fleet_marked": (given.app, ("space", "space")),
@@ -90,15 +98,78 @@ STATES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "hostile_fleet": (lambda: given.app(hostile()), ()),
     "hostile_asset": (lambda: given.app(hostile()), ("enter",)),
     "hostile_jobs": (lambda: given.app(hostile()), ("2", "j")),
+    "wizard_copy": (_restoring(), ("r",)),
+    "wizard_copy_whole": (_restoring(), ("3", "r")),
+    "wizard_copy_none": (_restoring(has_points=False), ("r",)),
+    "wizard_target": (_restoring(), ("r", "enter")),
+    "wizard_target_files": (_restoring(), ("r", "enter", "j", "enter")),
+    "wizard_target_other": (_restoring(), ("3", "r", "enter", "j", "j", "enter")),
+    "wizard_target_in_place": (_restoring(), ("3", "r", "enter", "G", "space")),
+    "wizard_sandbox": (_restoring(), ("3", "r", "enter", "enter")),
+    "wizard_looking": (_restoring(look_hangs=True), (*IN_PLACE, "wait")),
+    "wizard_look_failed": (_restoring(look_fails=given_restore.REFUSED), (*IN_PLACE, "wait")),
+    "wizard_plan": (_restoring(), (*IN_PLACE, "wait")),
+    "wizard_plan_end": (_restoring(), (*IN_PLACE, "wait", "end")),
+    "wizard_commands": (_restoring(), (*IN_PLACE, "wait", "c")),
+    "wizard_plan_blocked": (_restoring(findings=(*given_restore.FINDINGS, given_restore.NO_ROOM)), (*IN_PLACE, "wait")),
+    "wizard_plan_read_only": (lambda: given.app(given_restore.source(), read_only=True), (*IN_PLACE, "wait")),
+    "wizard_confirm": (_restoring(), (*IN_PLACE, "wait", "4", *"social.ex/datab")),
+    "wizard_confirm_ready": (_restoring(), (*IN_PLACE, "wait", "4", *"social.ex/database", "enter")),
+    "wizard_confirm_word": (
+        _restoring(findings=(*given_restore.FINDINGS, given_restore.OTHER_DOMAIN)),
+        (*IN_PLACE, "wait", "4", *"social.ex/domain", "enter", "s"),
+    ),
+    "wizard_confirm_sandbox": (_restoring(), ("r", "enter", "enter", "enter")),
+    "wizard_help": (_restoring(), ("r", "question_mark")),
+    "restore_running": (_restoring(views=(given_restore.RUNNING,)), ("2", "wait")),
+    "restore_done": (
+        _restoring(given_restore.record("social.ex", "done", "undo", "forget"), views=(given_restore.DONE,)),
+        ("2", "wait"),
+    ),
+    "restore_failed": (_restoring(views=(given_restore.FAILED,)), ("2", "wait")),
+    "restore_interrupted": (
+        _restoring(given_restore.record("social.ex", "interrupted", "resume", "rollback"), views=(given_restore.CUT,)),
+        ("2", "wait"),
+    ),
+    "restore_decide": (
+        _restoring(given_restore.record("social.ex", "interrupted", "resume", "rollback"), views=(given_restore.CUT,)),
+        ("u",),
+    ),
+    "undo": (
+        _restoring(given_restore.record("social.ex", "done", "undo", "forget")),
+        ("u", "right", "enter", "wait", "s"),
+    ),
+    "verify": (_restoring(), ("v",)),
+    "drill": (_restoring(), ("space", "space", "space", "space", "d")),
+    "kinds": (_restoring(views=given_restore.KINDS), ("2",)),
+    "hostile_plan": (lambda: given.app(hostile_restores()), (*IN_PLACE, "wait")),
 }
 
 
 def _drive(keys: tuple[str, ...]) -> Callable[[Pilot[Any]], Any]:
     async def run(pilot: Pilot[Any]) -> None:
         await settled(pilot)
-        await press(pilot, *keys)
+        for key in keys:
+            if key == "wait":
+                await _arrived(pilot)
+            else:
+                await press(pilot, key)
 
     return run
+
+
+async def _arrived(pilot: Pilot[Any]) -> None:
+    """Wait until what a run or a thread is asked for stands on the screen."""
+    app = app_of(pilot)
+
+    def there() -> bool:
+        screen = app.screen
+        if isinstance(screen, RestoreWizard):
+            return screen.look_run is not None and (screen.look_run.active or screen.look is None or screen.look.over)
+        text = screen_text(app)
+        return "SWAP" in text or "212 posts" in text
+
+    await until(pilot, there, "what was waited for")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])

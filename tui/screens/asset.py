@@ -21,7 +21,7 @@ from tui.widgets.lines import Bar, Rule
 from tui.widgets.log_pane import LogPane
 from tui.widgets.panel import Panel
 from tui.widgets.table import Column, Table
-from tui.widgets.text import Line, Piece, words
+from tui.widgets.text import Line, Piece, words, wrapped
 
 
 class AssetScreen(AreaScreen):
@@ -103,7 +103,9 @@ class AssetScreen(AreaScreen):
         config = self.mastovault.seen.config if self.mastovault.seen is not None else None
         if self.history is None or config is None:
             return
-        self.query_one("#asset-copies", Panel).show(histories.copies(self.history, config, now))
+        panel = self.query_one("#asset-copies", Panel)
+        proof: list[Line] = [[(part, "")] for part in wrapped(status.proof, panel.inner_width - 1) if part]
+        panel.show([*histories.copies(self.history, config, now), *proof])
         merged = histories.merge(self.history)
         self.table.set_columns(self._columns())
         self.table.show(merged)

@@ -10,7 +10,7 @@ from tui.rows import FleetRow
 from tui.source import History
 from tui.widgets import say
 from tui.widgets.reasons import row_lines
-from tui.widgets.text import Line, content, fit
+from tui.widgets.text import Line, content, fit, wrapped
 
 
 class ReasonsPane(Widget):
@@ -47,6 +47,8 @@ class ReasonsPane(Widget):
         newest = row.first.newest
         if newest is not None:
             lines.append([("kept in   ", "quiet"), (", ".join(newest.vaults) or "no vault", "")])
+        for number, part in enumerate(wrapped(row.first.proof, cells - 10) if row.first.proof else ()):
+            lines.append([("proof     " if number == 0 else " " * 10, "quiet"), (part, "")])
         if self._history is not None:
             merged = histories.merge(self._history)
             values = histories.sizes(merged)

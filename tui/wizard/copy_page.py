@@ -266,10 +266,14 @@ def proof_of(found: Sequence[SnapshotInfo], now: datetime) -> Piece:
     """The weakest proof of some copies, in words with their style."""
     if any(info.verify_failed for info in found):
         return "DAMAGED ▲▲", "crit"
+    if any(info.drill_failed for info in found):
+        return "the last drill FAILED ✗", "bad"
     part = ", in part" if any(info.in_part for info in found) else ""
     drilled = [info.drilled_at for info in found]
     if found and None not in drilled:
-        return f"proven {say.ago(min(one for one in drilled if one), now)}{part}", "ok"
+        took = sum(info.drill_seconds or 0.0 for info in found)
+        takes = f", takes {say.took(took)}" if took else ""
+        return f"proven {say.ago(min(one for one in drilled if one), now)}{takes}{part}", "ok"
     verified = [info.verified_at for info in found]
     if found and None not in verified:
         return f"verified {say.ago(min(one for one in verified if one), now)}{part}", ""
