@@ -27,8 +27,9 @@ from backends.operations.line import Line
 from backends.operations.proof_left import forget, left_on, noted
 from backends.operations.proof_tools import GET_TOOLS
 from backends.progress import Job
-from backends.restore.database_admin import drop_by_name, find_admin
+from backends.restore.database_admin import find_admin
 from backends.restore.database_room import database_need, find_rooms, staged_need
+from backends.restore.database_statements import drop_by_name
 
 _SUPERUSER = "postgres"
 _MARGIN = 1.2

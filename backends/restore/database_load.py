@@ -13,17 +13,16 @@ from backends.connection.base import Command, Connection, sh
 from backends.errors import AssetFailed, MastovaultError
 from backends.mastodon.installation import DatabasePlace
 from backends.progress import Job
-from backends.restore.database_admin import drop_by_name, execute, question, with_options
 from backends.restore.database_locale import LOCALES, Locale, choose_locale, locale_of
 from backends.restore.database_names import identifier
 from backends.restore.database_staging import NoRoom, compressed_entry, dump_entry, pump, stage, unstage
+from backends.restore.database_statements import drop_by_name, execute, question, with_options
 from backends.restore.database_tools import Toolbox, Tools, dump_major, find_toolbox
 from backends.restore.database_watch import RestoreWatch, SizeWatch, Unsound, load_failure
 from backends.restore.source import Source
 from backends.untrusted import clean
 
 MAX_WORKERS = 8
-_AFTER_END_SECONDS = 24 * 3600.0
 
 # POSIX sh has no pipefail: see database_dump. A pg_restore that has all it needs lets zstd come to its end.
 _PIPELINE = r"""
@@ -218,7 +217,7 @@ class _Load:
             pump(stream, process, job)
             process.close_stdin()
             built.begin()
-            status = process.wait(timeout=_AFTER_END_SECONDS)
+            status = process.wait()
             watch.finish()
             self._judge(status, watch)
 

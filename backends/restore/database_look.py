@@ -12,7 +12,7 @@ from backends.errors import AssetFailed, BecomeRefused, CommandFailed
 from backends.mastodon.installation import DatabasePlace
 from backends.model import Asset
 from backends.restore.base import Target
-from backends.restore.database_admin import Admin, find_admin, question
+from backends.restore.database_admin import Admin, find_admin
 from backends.restore.database_code import judge_code, newest_migration
 from backends.restore.database_load import create_statement, extensions_of, workers
 from backends.restore.database_locale import LOCALES, Chosen, choose_locale, locale_of
@@ -27,6 +27,7 @@ from backends.restore.database_room import (
     table_bytes,
 )
 from backends.restore.database_staging import compressed_entry, dump_entry
+from backends.restore.database_statements import question
 from backends.restore.database_tools import Tools, dump_major, server_major
 from backends.restore.plan import Finding, Look, RestoreRequest, Space
 from backends.restore.source import Source
@@ -55,7 +56,10 @@ def look(request: RestoreRequest, target: Target, source: Source) -> Look:
         tools = admin.box.fitting(dump_major(facts), admin.version_num // 10000)
         entry = dump_entry(source)
     except (AssetFailed, BecomeRefused, CommandFailed) as error:
-        findings.append(_block(error.sentence, error.next_step))
+        way_out = error.next_step
+        if target.bare and "was not found" in error.sentence:
+            way_out = "Install PostgreSQL there with its client (the package postgresql on Debian)."
+        findings.append(_block(error.sentence, way_out))
         return Look(findings=tuple(findings))
     findings += _server_findings(admin, facts, tools, target.connection.host)
     chosen = _locale(target.connection, admin, facts)
@@ -77,13 +81,15 @@ def look(request: RestoreRequest, target: Target, source: Source) -> Look:
         findings.append(_note("no room for a copy of the dump beside the database: it is streamed with one worker", ""))
     directory = staging_directory(staging.path, request.id) if staging else None
     owner = admin.live.owner if admin.live else place.user
+    # As somebody whom we cannot become the tables could not be made; the owner of the database can have them.
+    role = now.role if now.role and (admin.superuser or now.role == admin.place.user) else owner
     known: dict[str, object] = {
         "database": place.name,
         "restored": restored_name(place.name, request.id),
         "before": before_name(place.name, request.id),
         "exists": admin.live is not None,
         "owner": owner,
-        "role": now.role or owner,
+        "role": role,
         "create_role": not admin.role_exists,
         "migrate": migrate,
         "privileges": admin.live is not None and target.same_host,

@@ -9,8 +9,9 @@ from typing import Any
 from backends.connection.base import Connection
 from backends.errors import AssetFailed
 from backends.progress import Job
-from backends.restore.database_admin import Admin, execute, question
+from backends.restore.database_admin import Admin
 from backends.restore.database_names import identifier, literal
+from backends.restore.database_statements import execute, question
 from backends.untrusted import clean
 
 _RIGHTS = {"CREATE", "CONNECT", "TEMPORARY"}

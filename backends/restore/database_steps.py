@@ -11,13 +11,14 @@ from backends.connection.base import Connection
 from backends.errors import AssetFailed
 from backends.model import Asset
 from backends.restore.base import Work
-from backends.restore.database_admin import Admin, drop_database, execute, find_admin, with_options
+from backends.restore.database_admin import Admin, drop_database, find_admin
 from backends.restore.database_check import compare
 from backends.restore.database_load import Wanted, load_dump, workers
 from backends.restore.database_names import identifier
 from backends.restore.database_role import create_role_statement, shown_create_role
 from backends.restore.database_settings import copy_attributes
 from backends.restore.database_staging import unstage
+from backends.restore.database_statements import execute, with_options
 from backends.restore.database_swap import databases, exchange, reopen
 from backends.restore.database_tools import Toolbox
 from backends.untrusted import clean

@@ -10,8 +10,9 @@ from contextlib import suppress
 from backends.connection.base import Connection
 from backends.errors import AssetFailed, MastovaultError
 from backends.progress import Job
-from backends.restore.database_admin import Admin, Refused, execute, question
+from backends.restore.database_admin import Admin
 from backends.restore.database_names import identifier, literal
+from backends.restore.database_statements import Refused, execute, question
 from backends.untrusted import clean
 
 PATIENCE = 6.0
