@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from backends.archive.reader import object_key, read_manifest
 from backends.catalog import Catalog, CheckInfo
 from backends.config.paths import Paths
 from backends.config.schema import Config
-from backends.embedded.keeper import VARIABLE
+from backends.embedded import keeper
 from backends.lab.lab import Lab
 from backends.model import Asset, JobResult, SnapshotInfo
+from backends.operations import drill
 from backends.operations.drill import drill_host
 from backends.operations.fleet import refresh_vaults
+from backends.operations.proof_place import Workshop
 from backends.operations.verify import verify_host
 from backends.vault.directory import DirectoryVault
 from tests.runs_world import World
@@ -49,6 +51,8 @@ class Proofs:
         self.snapshots = dict(snapshots)
         self.job = WatchedJob()
         self.told: list[JobResult] = []
+        self.world: World | None = None
+        """Where commands can be run on them."""
 
     @property
     def catalog(self) -> Catalog:
@@ -111,20 +115,22 @@ def copy_of(original: World, lab: Lab, place: Path, host: str = "social") -> Pro
     refresh_vaults(world.config, catalog)
     newest = catalog.recent(1)
     snapshots = {asset: newest[host, asset][0].id for asset in Asset if (host, asset) in newest}
-    return Proofs(world.config, world.paths, host, snapshots)
+    proofs = Proofs(world.config, world.paths, host, snapshots)
+    proofs.world = world
+    return proofs
 
 
-def left_in_temp() -> set[str]:
-    """What drills left in the temporary directory."""
-    return {path.name for path in Path(tempfile.gettempdir()).iterdir() if path.name.startswith("mastovault-drill-")}
+@pytest.fixture
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the drills of a test made here must be gone after it."""
+    made: list[tuple[Path, str]] = []
 
+    class Seen(Workshop):
+        def __init__(self, id_: str) -> None:
+            super().__init__(id_)
+            made.append((self.directory, self.processes.mark))
 
-def drill_processes() -> list[int]:
-    """Processes of ours that carry the mark of a drill."""
-    mark = f"{VARIABLE}=drill-".encode()
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if mark in (place / "environ").read_bytes():
-                found.append(int(place.name))
-    return found
+    monkeypatch.setattr(drill, "Workshop", Seen)
+    yield
+    assert [directory for directory, _ in made if directory.exists()] == []
+    assert [pid for _, mark in made for pid in keeper.marked(mark)] == []
