@@ -24,9 +24,11 @@ from backends.untrusted import clean
 
 _PATIENCE = 45.0
 """Seconds that a plan may spend on comparing."""
+_MANY = 5000
 _BYTES_A_SECOND = 40_000_000
 _FILES_A_SECOND = 1500
-_LINKS_A_SECOND = 15_000
+_PLACED_A_SECOND = {True: 4000, False: 50}
+"""With perl on the host, and with its shell alone."""
 _REFRESH = "Afterwards `tootctl accounts refresh --all` and `tootctl media refresh --days 30 --force` fetch them again."
 _ORPHANS = "Never run `tootctl media remove-orphans` against an older database: it deletes every newer file."
 
@@ -151,13 +153,13 @@ def _blocks(target: Target, at: Place, site: Site, tally: Tally) -> Iterator[Fin
         yield _finding(
             "block",
             f"The media need {size_of(tally.room)} at {where} on {host}, and {size_of(room[0])} are free.",
-            "Make room there, or restore a part with --subtree.",
+            "Make room there, or restore a part with --path.",
         )
     if room is not None and room[1] is not None and tally.inodes > room[1]:
         yield _finding(
             "block",
             f"The media need {tally.inodes} inodes at {where} on {host}, and {room[1]} are free.",
-            "Remove files there (df -i shows it), or restore a part with --subtree.",
+            "Remove files there (df -i shows it), or restore a part with --path.",
         )
     if tally.barred:
         shown = names(tally.names[Verdict.BARRED], tally.barred)
@@ -201,6 +203,9 @@ def _notes(source: Source, at: Place, site: Site, tally: Tally) -> Iterator[Find
     if tally.outside:
         shown = names(tally.names["outside"], tally.outside)
         yield _finding("note", f"Symbolic links of the snapshot lead out of the media directory: {shown}.")
+    if not at.perl and come > _MANY:
+        minutes = come / _PLACED_A_SECOND[False] / 60
+        yield _finding("note", f"The target has no perl: placing the files takes about {minutes:.0f} minutes.")
     if not at.keep_owners and come:
         yield _finding("note", f"Files are restored as {site.reader}: all of them will belong to that user.")
 
@@ -252,7 +257,7 @@ def _placing(at: Place) -> Action:
             f"# for each FILE that differs: ln {root}/FILE {before}/FILE; for a mode that differs: chmod",
             f"# for each FILE: ln {staged}/tree/FILE {root}/FILE && rm {staged}/tree/FILE",
         ),
-        seconds=round(0.5 + at.files / _LINKS_A_SECOND, 1),
+        seconds=round(0.5 + at.files / _PLACED_A_SECOND[at.perl], 1),
     )
     return Action(
         info=info, do=lambda work: media_place.place(work, at), undo=lambda work: media_place.unplace(work, at)

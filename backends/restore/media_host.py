@@ -182,8 +182,13 @@ class _Feeder:
     def _feed(self) -> None:
         telling = iter(self._chunks)
         try:
+            held = bytearray()
             for chunk in telling:
-                self._process.write(chunk)
+                held += chunk  # small pieces would each cost a packet and a turn of the far end
+                if len(held) >= _CHUNK:
+                    self._process.write(bytes(held))
+                    held.clear()
+            self._process.write(bytes(held))
             self._process.close_stdin()
         except OSError:
             pass  # it takes no more; its status says why

@@ -110,12 +110,12 @@ def _require_room(work: Work, place: Place, left: Tally) -> None:
     if not fits(left.room, free):
         raise AssetFailed(
             f"the media need {size_of(left.room)} at {where} on {host}, and {size_of(free)} are free",
-            "Make room there, or restore a part with --subtree.",
+            "Make room there, or restore a part with --path.",
         )
     if inodes is not None and left.inodes > inodes:
         raise AssetFailed(
             f"the media need {left.inodes} inodes at {where} on {host}, and {inodes} are free",
-            "Remove files there (df -i shows it), or restore a part with --subtree.",
+            "Remove files there (df -i shows it), or restore a part with --path.",
         )
 
 

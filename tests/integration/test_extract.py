@@ -202,3 +202,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(social: Restores, here: 
         assert list(here.iterdir()) == []
     finally:
         subprocess.run(["umount", here], check=True)
+
+
+def test_the_command_does_the_same_and_shows_the_plan_first(social: Restores, here: Path) -> None:
+    code, out, err = social.world.run("restore", "social", "--to", str(here), "--plan", "--json")
+    assert (code, err) == (0, "")
+    assert f"files in {here} on this machine" in out
+    assert not here.exists()
+    code, out, err = social.world.run("restore", "social/media", "--to", str(here), "--path", "accounts")
+    assert code == 0, (out, err)
+    assert {path.name for path in here.iterdir()} == {"media", "README.txt"}
