@@ -95,14 +95,15 @@ class Processes:
             self._tell({"add": process.pid, "start": start, "signal": int(stop_signal)})
         return process
 
-    def stop(self, process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
-        """Stop one server, the hard way after `patience` seconds. Idempotent."""
+    def stop(self, process: subprocess.Popen[bytes], patience: float = 5.0, *, asked: bool = False) -> None:
+        """Stop one server, the hard way after `patience` seconds; `asked` has been signalled already. Idempotent."""
         with self._lock:
             known = self._running.pop(process.pid, None)
         if known is None:
             return
         if process.poll() is None:
-            process.send_signal(known[1])
+            if not asked:
+                process.send_signal(known[1])
             try:
                 process.wait(patience)
             except subprocess.TimeoutExpired:
@@ -117,9 +118,12 @@ class Processes:
     def close(self) -> None:
         """Stop all servers and everything that carries the mark, and delete what is to be deleted. Idempotent."""
         with self._lock:
-            left = [process for process, _ in self._running.values()]
-        for process in left:
-            self.stop(process)
+            left = list(self._running.values())
+        # All at once, then each is waited for.
+        for process, number in left:
+            process.send_signal(number)
+        for process, _ in left:
+            self.stop(process, asked=True)
         if self._keeper.stdin and not self._keeper.stdin.closed:
             self._keeper.stdin.close()
         self._keeper.wait()

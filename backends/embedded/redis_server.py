@@ -100,8 +100,11 @@ class RedisServer:
     def client(self) -> Redis:
         """A client over the unix socket, for the lab itself."""
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
-        return redis.Redis(unix_socket_path=str(self.socket), password=self.password)
+        # Left to itself the client waits for seconds before it says that nobody is there.
+        return redis.Redis(unix_socket_path=str(self.socket), password=self.password, retry=Retry(NoBackoff(), 0))
 
     def _write_config(self) -> None:
         self.config.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from backends.embedded.postgres import PostgresServer
 from backends.lab.fleet_plan import HostPlan
+from backends.lab.migrations import migrations
 from backends.lab.population import EPOCH, Person, Population
 from backends.lab.rails_encryption import RailsCipher
 from backends.lab.words import corpus
 
-_MIGRATIONS = {"4.7": "20260702144128", "4.6": "20260513091042", "4.5": "20251027162018"}
 _NOW = EPOCH.strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -132,10 +131,7 @@ SELECT setval('users_id_seq', (SELECT max(id) FROM users)),
 
 
 def _rows(plan: HostPlan, population: Population, cipher: RailsCipher, version: tuple[int, ...]) -> Iterable[str]:
-    dice = random.Random(plan.seed)  # noqa: S311
-    head = _MIGRATIONS[".".join(plan.version.split(".")[:2])]
-    older = sorted({f"20{dice.randrange(17, 25)}{dice.randrange(10**9, 10**10)}" for _ in range(60)})
-    yield _copy("schema_migrations", ("version",), ((value,) for value in (*older, head)))
+    yield _copy("schema_migrations", ("version",), ((each,) for each in migrations(plan.version)))
     yield _copy(
         "ar_internal_metadata",
         ("key", "value", "created_at", "updated_at"),

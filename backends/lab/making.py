@@ -102,6 +102,7 @@ def fill_host(common: Common, host: LabHost, keys: dict[str, str], *, template: 
     plan = host.plan
     tree.make_programs(
         host.directory / "usr/bin",
+        host.home,
         host.name,
         postgres=host.postgres.bin,
         redis=redis_software(),

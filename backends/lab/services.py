@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,20 +11,16 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import backends
 from backends.embedded.processes import Processes
 from backends.embedded.redis_server import RedisServer
 from backends.lab.fleet_plan import HostPlan
 from backends.lab.host import LabHost
 from backends.lab.ssh import login_name
 from backends.lab.systemd import Systemd
+from backends.lab.tree import program_argv
 from backends.lab.units import SIDEKIQ, STREAMING_PORT, WEB, units
 
 _ROLES = {WEB: "web", SIDEKIQ: "sidekiq", STREAMING_PORT: "streaming"}
-_START = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from backends.lab.programs.mastodon import main; main(*sys.argv[1:])"
-)
 _PATIENCE = 15.0
 
 
@@ -59,9 +54,8 @@ def _program(
     directory: Path, processes: Processes, role: str, unit: str, environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
     home = directory / "home/mastodon"
-    words = (str(Path(backends.__file__).parent.parent), role, str(home / "live"), unit, str(directory / "run/faults"))
     return processes.start(
-        [sys.executable, "-I", "-S", "-c", _START, *words],
+        [*program_argv("mastodon"), role, str(home / "live"), unit, str(directory / "run/faults")],
         log=directory / f"var/log/{unit}.log",
         env={"HOME": str(home), **environment},
         cwd=home / "live",

@@ -93,7 +93,7 @@ def chosen(manager: Systemd, names: Iterable[str]) -> list[Unit]:
 
 def _list_units(manager: Systemd, words: Words) -> Said:
     lines = []
-    for unit in sorted(chosen(manager, words.names), key=lambda each: each.name):
+    for unit in _services(manager, words):
         shown = unit.shown()
         state = shown["ActiveState"]
         wanted = [each for value in words.options.get("--state", []) for each in value.split(",")]
@@ -102,9 +102,17 @@ def _list_units(manager: Systemd, words: Words) -> Said:
     return Said("".join(lines))
 
 
+def _services(manager: Systemd, words: Words) -> list[Unit]:
+    """The units asked for, by name; all that a lab host has are services."""
+    kinds = {each for name in ("--type", "-t") for value in words.options.get(name, []) for each in value.split(",")}
+    if kinds and "service" not in kinds:
+        return []
+    return sorted(chosen(manager, words.names), key=lambda each: each.name)
+
+
 def _list_files(manager: Systemd, words: Words) -> Said:
     lines = []
-    for unit in sorted(chosen(manager, words.names), key=lambda each: each.name):
+    for unit in _services(manager, words):
         stem, _, rest = unit.name.partition("@")
         lines.append(f"{f'{stem}@.service' if rest else unit.name} {unit.properties['UnitFileState']} enabled\n")
     return Said("".join(lines))

@@ -104,11 +104,22 @@ class Systemd:
     def __init__(self, processes: Processes, faults: Path) -> None:
         """`faults` is a directory of the host: a file `<unit>.<fault>` in it makes the unit misbehave."""
         self.units: dict[str, Unit] = {}
-        self.stop_seconds = STOP_SECONDS
-        """How long a stop waits before it kills, or gives up."""
+        self._stop_seconds = STOP_SECONDS
         self._processes = processes
         self._faults = faults
         self._closing = False
+
+    @property
+    def stop_seconds(self) -> float:
+        """How long the stop of a unit waits before it kills, or gives up; the `TimeoutStopUSec` of Mastodon's units."""
+        return self._stop_seconds
+
+    @stop_seconds.setter
+    def stop_seconds(self, seconds: float) -> None:
+        self._stop_seconds = seconds
+        for unit in self.units.values():
+            if unit.redis is None:
+                unit.properties["TimeoutStopUSec"] = f"{seconds:g}s"
 
     def define(
         self,

@@ -6,11 +6,12 @@ import os
 import random
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
-from importlib.resources import files
+from collections.abc import Mapping
 from pathlib import Path
 
+import backends
 from backends.lab.fleet_plan import HostPlan
+from backends.lab.migrations import migrations
 from backends.lab.population import Population, partition
 
 # These come from the lab itself, or must not be found: they would show the machine that the lab runs on.
@@ -18,6 +19,13 @@ _OWN: tuple[str, ...] = (
     *("docker", "podman", "nerdctl", "kubectl", "systemctl", "journalctl", "pg_", "psql", "postgres", "createdb"),
     *("dropdb", "createuser", "dropuser", "initdb", "vacuumdb", "reindexdb", "clusterdb", "redis-", "valkey-"),
 )
+_BUNDLE = """\
+#!/bin/sh
+# bundle exec PROGRAM ARGUMENTS: the programs are those of the directory
+[ "$1" = exec ] || exit 1
+program=${2##*/}; shift 2
+exec "./bin/$program" "$@"
+"""
 _SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin")
 _IMAGE = {"png": b"\x89PNG\r\n\x1a\n", "webp": b"RIFF\x00\x00\x00\x00WEBPVP8 ", "mp4": b"\x00\x00\x00\x18ftypmp42"}
 
@@ -81,25 +89,33 @@ def make_tools(directory: Path) -> None:
                 link.symlink_to(Path(place, name))
 
 
-def make_programs(directory: Path, host: str, *, postgres: Path, redis: Path, control: Path) -> None:
-    """The host's own programs: the lab's PostgreSQL and Redis clients, and systemctl for its units."""
+def make_programs(directory: Path, home: Path, host: str, *, postgres: Path, redis: Path, control: Path) -> None:
+    """The host's own programs: the lab's PostgreSQL and Redis clients, systemctl for its units, bundler."""
     directory.mkdir(parents=True)
     for name in ("psql", "pg_dump", "pg_dumpall", "pg_restore", "pg_isready", "createdb", "dropdb", "vacuumdb"):
         (directory / name).symlink_to(postgres / name)
     for name in ("redis-cli", "redis-server", "redis-check-rdb", "redis-check-aof"):
         # The checks are the server under another name (redis, src/server.c: main).
         (directory / name).symlink_to(redis / ("redis-cli" if name == "redis-cli" else "redis-server"))
-    _python(directory / "systemctl", "systemctl.py", str(control), host)
+    _python(directory / "systemctl", "systemctl", str(control), host)
+    (home / ".rbenv/shims").mkdir(parents=True)
+    bundle = home / ".rbenv/shims/bundle"
+    bundle.write_text(_BUNDLE)
+    bundle.chmod(0o755)
 
 
 def make_mastodon(root: Path, plan: HostPlan, env_text: str | None) -> None:
     """Mastodon's code directory (`live`) without media, and without `.env.production` when its text is None."""
-    for name in ("bin", "config", "lib/mastodon", "log", "public/system", "tmp"):
+    for name in ("bin", "config", "db/migrate", "db/post_migrate", "lib/mastodon", "log", "public/system", "tmp"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "lib/mastodon/version.rb").write_text(_VERSION.format(*plan.version.split(".")))
     (root / "Gemfile").write_text("source 'https://rubygems.org'\nruby '>= 3.3.0', '< 3.6.0'\n")
     (root / "config/settings.yml").write_text("defaults: &defaults\n  site_title: Mastodon\n")
-    _python(root / "bin/tootctl", "tootctl.py", str(root), plan.version)
+    _python(root / "bin/tootctl", "tootctl", str(root), plan.version)
+    _python(root / "bin/rails", "rails", str(root))
+    for name in migrations(plan.version).values():
+        late = any(word in name for word in ("backfill", "remove"))
+        (root / ("db/post_migrate" if late else "db/migrate") / name).touch()
     if env_text is None:
         return
     env = root / ".env.production"
@@ -154,7 +170,15 @@ def _file(path: Path, size: int, dice: random.Random, mode: int = 0o644) -> None
 
 def _python(path: Path, program: str, *arguments: str) -> None:
     """A command that runs one of the lab's own programs with a bare interpreter."""
-    source = str(files("backends.lab").joinpath("programs", program))
-    words: Iterable[str] = (sys.executable, "-I", "-S", source, *arguments)
+    words = (*program_argv(program), *arguments)
     path.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     path.chmod(0o755)
+
+
+def program_argv(name: str) -> tuple[str, ...]:
+    """The command that runs `backends.lab.programs.<name>.main` on the arguments that follow, without site-packages."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+        f"from backends.lab.programs.{name} import main; sys.exit(main(*sys.argv[1:]))"
+    )
+    return (sys.executable, "-I", "-S", "-c", script, str(Path(backends.__file__).parent.parent))

@@ -145,7 +145,7 @@ def test_systemctl_and_tootctl_answer(lab: Lab) -> None:
     assert ssh(lab, host, "live/bin/tootctl version").stdout.strip() == b"4.7.4"
     assert ssh(lab, host, "systemctl stop 'mastodon-*'; systemctl is-active mastodon-web").returncode == 3
     assert ssh(lab, host, "systemctl start 'mastodon-*'; systemctl is-active mastodon-web").returncode == 0
-    assert b"24 accounts" in ssh(lab, host, "live/bin/tootctl feeds build").stdout
+    assert b"24 accounts" in ssh(lab, host, "RAILS_ENV=production live/bin/tootctl feeds build").stdout
 
 
 def test_a_host_can_be_taken_away_and_come_back(lab: Lab) -> None:

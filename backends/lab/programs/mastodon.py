@@ -17,9 +17,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from backends.lab.programs.settings import read_settings
 from backends.lab.programs.wire import Database, Redis
 
-_REQUIRED = ("LOCAL_DOMAIN", "SECRET_KEY_BASE", "ACTIVE_RECORD_ENCRYPTION_PRIMARY_KEY")
 _POOL = {"web": 3, "streaming": 1, "sidekiq": 2}
 _BEAT = 1.0
 _QUEUES = ("default", "push", "ingress", "mailers", "pull", "scheduler")
@@ -29,30 +29,14 @@ _COUNTS = (
 )
 
 
-def settings(root: str) -> dict[str, str]:
-    """What `.env.production` says. Ends the program when a secret is missing, as Rails does."""
-    found: dict[str, str] = {}
-    try:
-        with open(f"{root}/.env.production", encoding="utf-8") as file:  # noqa: PTH123 - importing pathlib costs more
-            lines = file.read().splitlines()
-    except OSError as error:
-        sys.exit(f"{root}/.env.production: {error.strerror}")
-    for line in lines:
-        name, separator, value = line.strip().removeprefix("export ").partition("=")
-        if separator and not name.startswith("#"):
-            found[name.strip()] = value.strip().strip("'\"")
-    missing = [name for name in _REQUIRED if not found.get(name)]
-    if missing:
-        sys.exit(f"KeyError: key not found: {', '.join(missing)}")
-    return found
-
-
 class Program:
     """One of the three, as the role says."""
 
     def __init__(self, role: str, root: str, unit: str, faults: str) -> None:
         self._role, self._unit, self._faults = role, unit, faults
-        self._settings = settings(root)
+        if self._fault("broken"):
+            sys.exit("told not to start")
+        self._settings = read_settings(root)
         self._pool = [Database(self._settings, f"{role} {unit}") for _ in range(_POOL[role])]
         self._redis = Redis(self._settings)
         self._turn = 0
@@ -61,9 +45,9 @@ class Program:
     def run(self) -> NoReturn:
         """Serve until the process is told to end."""
         signal.signal(signal.SIGTERM, self._end)
-        threading.Thread(target=self._connect, daemon=True).start()
         if self._role == "sidekiq":
             self._work()
+        threading.Thread(target=self._use, daemon=True).start()
         self._serve(int(os.environ["PORT"]))
 
     def _fault(self, name: str) -> bool:
@@ -73,8 +57,13 @@ class Program:
         if not self._fault("stubborn"):
             os._exit(0)
 
-    def _connect(self) -> None:
-        """Open the whole pool, as a server under load would have."""
+    def _use(self) -> None:
+        """Use the whole pool all the time, as a server under load would: what is cut comes back at once."""
+        while True:
+            self._ask_all()
+            time.sleep(_BEAT)
+
+    def _ask_all(self) -> None:
         for database in self._pool:
             _attempt(lambda database=database: database.ask("SELECT 1"))  # type: ignore[misc]
 
@@ -88,8 +77,7 @@ class Program:
             _attempt(lambda: redis.call("EXPIRE", self._me, "60"))
             for queue in _QUEUES:
                 _attempt(lambda queue=queue: redis.call("LLEN", f"queue:{queue}"))  # type: ignore[misc]
-            for database in self._pool:
-                _attempt(lambda database=database: database.ask("SELECT 1"))  # type: ignore[misc]
+            self._ask_all()
             time.sleep(_BEAT)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,4 @@
-"""`systemctl` of a lab host: hands its command line to the lab, which starts and stops the host's units.
-
-Called as `systemctl.py SOCKET HOST ARGUMENTS...`.
-"""
+"""`systemctl` of a lab host: hands its command line to the lab, which starts and stops the host's units."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import socket
 import sys
 
 
-def main(path: str, host: str, arguments: list[str]) -> int:
+def main(path: str, host: str, *arguments: str) -> int:
     """Carry out one command line and return its exit status."""
     answer = b""
     try:
@@ -30,7 +27,3 @@ def main(path: str, host: str, arguments: list[str]) -> int:
     sys.stdout.write(said["out"])
     sys.stderr.write(said["err"])
     return int(said["status"])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

@@ -31,6 +31,10 @@ class Database:
 
     def ask(self, query: str) -> str:
         """The first value that a query gives, as text; empty for none. Raises `OSError`."""
+        return next(iter(self.column(query)), "")
+
+    def column(self, query: str) -> list[str]:
+        """The first value of every row, as text; NULL is empty. Raises `OSError`."""
         with self._lock:
             known = self._socket is not None
             try:
@@ -49,16 +53,17 @@ class Database:
             self._socket.close()
             self._socket = None
 
-    def _ask(self, query: str) -> str:
+    def _ask(self, query: str) -> list[str]:
         if self._socket is None:
             self._connect()
         self._send(b"Q", query.encode() + b"\0")
-        value, error = "", ""
+        values: list[str] = []
+        error = ""
         while True:
             kind, body = self._receive()
-            if kind == b"D" and not value:
-                size = int.from_bytes(body[2:6], "big", signed=True) if body[:2] != b"\0\0" else -1
-                value = body[6 : 6 + size].decode() if size > 0 else ""
+            if kind == b"D":
+                size = int.from_bytes(body[2:6], "big", signed=True)
+                values.append(body[6 : 6 + max(0, size)].decode())
             elif kind == b"E":
                 error, fatal = _told(body)
                 if fatal:
@@ -66,7 +71,7 @@ class Database:
             elif kind == b"Z":
                 if error:
                     raise Refused(error)
-                return value
+                return values
 
     def _connect(self) -> None:
         get = self._settings.get
