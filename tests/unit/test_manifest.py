@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from backends.archive.keys import new_identity
 from backends.archive.layout import MANIFEST_KEY, MAX_MANIFEST, SNAPSHOT_ID, new_snapshot_id, stamp, time_of
-from backends.archive.manifest import Manifest
+from backends.archive.manifest import Manifest, is_unchanged, written
 from backends.archive.reader import object_key, open_object, open_stored, parse_manifest, read_manifest
 from backends.archive.writer import begin_snapshot
 from backends.errors import Damaged, KeyUnavailable, MastovaultError, NotFound, VaultFormatTooNew
@@ -205,3 +205,23 @@ def test_another_object_encrypted_to_the_same_key_is_noticed(tmp_path: Path) -> 
     path.write_bytes(pyrage.encrypt(b"y" * 100, recipients))
     with pytest.raises(Damaged), open_object(vault, manifest, manifest.objects[0], identities) as plain:
         plain.read()
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_a_manifest_that_was_changed_is_noticed(data: st.DataObject) -> None:
+    whole = written(parse_manifest(KEY, changed()))
+    assert is_unchanged(whole) is True
+    assert parse_manifest(KEY, whole) == parse_manifest(KEY, changed())
+    at, byte = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(0, 255))
+    other = whole[:at] + bytes([byte]) + whole[at + 1 :]
+    assert other == whole or is_unchanged(other) is not True
+    assert is_unchanged(whole[: data.draw(st.integers(0, len(whole) - 1))]) is not True
+    assert is_unchanged(data.draw(st.binary(max_size=200))) is not True
+
+
+def test_a_changed_fact_is_refused_by_every_reader() -> None:
+    whole = written(parse_manifest(KEY, changed(facts={"rows": 300})))
+    with pytest.raises(Damaged, match="changed after it was written"):
+        parse_manifest(KEY, whole.replace(b"300", b"301"))
+    assert parse_manifest(KEY, changed(facts={"rows": 301})).facts == {"rows": 301}, "one without is read as it is"
