@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from backends.archive.keys import load_identities, new_identity, write_identity
 from backends.archive.manifest import Manifest
@@ -38,6 +41,9 @@ FILES: Mapping[bytes, bytes] = {
     b"media_attachments/files/111/333/small/empty.png": b"",
     b"site_uploads/files/1/-dash 'quoted' $(touch x).png": b"hero",
 }
+NEWER = b"media_attachments/files/999/888/original/newer.png"
+AVATAR = b"accounts/avatars/109/302/original/0123456789abcdef.png"
+HEADER = b"accounts/headers/109/302/original/fedcba9876543210.png"
 CLOSED = b"media_attachments/files/111/222/original/moderated.png"
 
 
@@ -221,3 +227,34 @@ def seen(root: Path) -> Seen:
         else:
             found[name] = (path.read_bytes(), oct(known.st_mode & 0o7777), known.st_mtime_ns, *owner)
     return found
+
+
+@pytest.fixture
+def host() -> Iterator[Connection]:
+    with local_host() as connection:
+        yield connection
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> MediaWorld:
+    return MediaWorld.make(tmp_path)
+
+
+@pytest.fixture(params=["perl", "shell"])
+def perl(request: pytest.FixtureRequest) -> bool:
+    """Both programs that move files do the same."""
+    return bool(request.param == "perl")
+
+
+def at(root: Path, name: bytes) -> Path:
+    return root / os.fsdecode(name)
+
+
+def files(root: Path) -> Seen:
+    """Files and links below a root, without the directories."""
+    return {name: state for name, state in seen(root).items() if state[0] != "directory"}
+
+
+def lose_all(world: MediaWorld) -> None:
+    shutil.rmtree(world.root)
+    world.root.mkdir()

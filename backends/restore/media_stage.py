@@ -6,7 +6,6 @@ and kept when it is good.
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from backends.model import Asset
 from backends.restore.base import Work
 from backends.restore.media_compare import Found, Tally, Verdict, compare
 from backends.restore.media_host import Place, amount, carry, failed, list_tree, names, size_of
-from backends.restore.media_source import Member, Owner, index, members, subtree_of
+from backends.restore.media_source import Member, index, members, subtree_of
+from backends.restore.media_tar import Owners, header, owners_of
 from backends.restore.media_wanted import Records, Wanted
 from backends.untrusted import clean
 
@@ -34,10 +34,6 @@ _STORE = 'umask 077; cat >"$1/$2.part" && mv -f -- "$1/$2.part" "$1/$2"'
 _HASH = 'cd -- "$1" || exit 9; export LC_ALL=C; exec xargs -0 -r sha256sum -z --'
 _SYNC = 'sync -f -- "$1" 2>/dev/null || sync'
 _REMOVE = 'case "${1##*/}" in .mastovault-*) exec rm -rf -- "$1" ;; *) exit 5 ;; esac'
-_USERS = r"""getent passwd 2>/dev/null || cat /etc/passwd
-echo --
-getent group 2>/dev/null || cat /etc/group
-"""
 _ASK_AT_ONCE = 2000
 _SECOND = 1_000_000_000
 _SPARE = 20
@@ -224,7 +220,7 @@ def _send(work: Work, place: Place, wanted: Wanted) -> None:
     job = work.job
     job.step("staging media", wanted.bytes)
     job.log(f"sending {amount(wanted.files)}, {size_of(wanted.bytes)}: {TAR}")
-    owners = _Owners.of(work, place)
+    owners = owners_of(work, place)
     keep = "--same-owner" if place.keep_owners else "--no-same-owner"
     command = Command(sh(_EXTRACT, f"{place.staging}/tree", keep), as_user=place.as_user)
     found = members(work.sources[Asset.MEDIA], wanted)
@@ -233,7 +229,7 @@ def _send(work: Work, place: Place, wanted: Wanted) -> None:
         raise failed("staging media", work.connection.host, place.beside, said, status)
 
 
-def _tar(work: Work, found: Generator[Member, None, None], owners: _Owners) -> Iterator[bytes]:
+def _tar(work: Work, found: Generator[Member, None, None], owners: Owners) -> Iterator[bytes]:
     with closing(found):
         for member in found:
             work.job.check_cancelled()
@@ -243,64 +239,6 @@ def _tar(work: Work, found: Generator[Member, None, None], owners: _Owners) -> I
                 work.job.advance(len(piece))
             yield bytes(-member.entry.size % BLOCK)
         yield END
-
-
-def header(entry: IndexEntry, uid: int, gid: int) -> bytes:
-    """The tar header of an entry, with its time to the nanosecond as pax has it (POSIX.1-2001, "pax Header Block")."""
-    info = tarfile.TarInfo(entry.path.decode("utf-8", "surrogateescape"))
-    info.size, info.mtime, info.mode = entry.size, entry.mtime // _SECOND, entry.mode & 0o777
-    info.uid, info.gid = uid, gid
-    if entry.link is not None:
-        info.type, info.linkname, info.size = tarfile.SYMTYPE, entry.link.decode("utf-8", "surrogateescape"), 0
-    plain = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
-    if not entry.mtime % _SECOND:
-        return plain
-    sign = "-" if entry.mtime < 0 else ""
-    whole, fraction = divmod(abs(entry.mtime), _SECOND)
-    record = _pax(f"mtime={sign}{whole}.{fraction:09d}\n".encode())
-    extended = tarfile.TarInfo("./PaxHeaders/mtime")
-    extended.type, extended.size = tarfile.XHDTYPE, len(record)
-    return extended.tobuf(tarfile.USTAR_FORMAT) + record + bytes(-len(record) % BLOCK) + plain
-
-
-def _pax(pair: bytes) -> bytes:
-    """A record with its own length before it."""
-    length = len(pair) + 1
-    while length != len(pair) + 1 + len(str(length)):
-        length = len(pair) + 1 + len(str(length))
-    return b"%d %b" % (length, pair)
-
-
-class _Owners:
-    """Users and groups of the target, by name."""
-
-    def __init__(self, uid: int, gid: int, users: dict[str, int], groups: dict[str, int]) -> None:
-        self._own = uid, gid
-        self._users, self._groups = users, groups
-
-    def numbers(self, owner: Owner) -> tuple[int, int]:
-        """Those of a file: the ones of its owner where such a user exists, else those of Mastodon's user."""
-        uid = self._users.get(owner.user)
-        if uid is None:
-            return self._own
-        return uid, self._groups.get(owner.group, self._own[1])
-
-    @classmethod
-    def of(cls, work: Work, place: Place) -> _Owners:
-        """Ask the target."""
-        uid, _, gid = place.owner.partition(":")
-        own = (int(uid), int(gid)) if uid.isdigit() and gid.isdigit() else (0, 0)
-        if not place.keep_owners:
-            return cls(*own, {}, {})
-        done = work.connection.run(Command(sh(_USERS), as_user=place.as_user))
-        users, _, groups = done.text.partition("\n--\n")
-        return cls(*own, _numbers(users), _numbers(groups))
-
-
-def _numbers(text: str) -> dict[str, int]:
-    """The third field of each line by the first (passwd(5), group(5))."""
-    fields = (line.split(":") for line in text.splitlines())
-    return {each[0]: int(each[2]) for each in fields if len(each) > 2 and each[2].isdigit() and len(each[2]) < 11}
 
 
 def _report(work: Work, place: Place, tally: Tally) -> None:

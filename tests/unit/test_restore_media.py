@@ -22,7 +22,7 @@ from backends.model import Asset, utc_now
 from backends.restore import media_wanted
 from backends.restore.media_compare import Found, Tally, Verdict, compare, leads_out
 from backends.restore.media_source import Lineage, index, members, subtree_of
-from backends.restore.media_stage import header
+from backends.restore.media_tar import header
 from backends.restore.media_wanted import Records, Wanted
 from backends.restore.source import Source
 from tests.unit.test_packs import paths
