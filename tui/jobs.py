@@ -144,7 +144,8 @@ def outcome(entry: JobEntry) -> str:
     if entry.question is not None:
         return f"{entry.question.prompt} (a answers)"
     if entry.lost:
-        return "its process is gone and never said how it ended"
+        way = "; u decides how it goes on" if entry.run.restore else " and never said how it ended"
+        return f"its process is gone{way}"
     if entry.job.state is JobState.QUEUED:
         return "waits for its turn"
     if result is None:

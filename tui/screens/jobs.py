@@ -193,7 +193,8 @@ class JobsScreen(AreaScreen):
             self._reading = holder.id
             self.mastovault.spawn(self._read(holder.id))
         cells = max(30, self.log_pane.size.width - 1)
-        most = 22 if self.broad else 7
+        # Of the lines between the list and the footer, the log keeps six.
+        most = 22 if self.broad else max(7, self.app.size.height - len(self.mastovault.entries[:6]) - 13)
         return live_steps(plan, run, cells, most)
 
     async def _read(self, run: str) -> None:
@@ -215,13 +216,19 @@ class JobsScreen(AreaScreen):
             return [[*line, *say.bar(job.done, job.total, max(5, min(40, room))), (f" {part:3d}%", "strong"), *tail]]
         return [[*line, *self._amounts(entry)]]
 
-    @staticmethod
-    def _amounts(entry: JobEntry) -> Line:
+    def _amounts(self, entry: JobEntry) -> Line:
         job, remains = entry.job, jobs.left(entry.job)
         line: list[Piece] = [(f"  {jobs.amount(job)}" if job.done else "", "")]
         if job.rate:
             line.append((f"  {say.rate(job.rate, job.unit)}", "quiet"))
-        return [*line, (f"  left {say.clock(remains)}", "")] if remains is not None else line
+        if remains is not None:
+            return [*line, (f"  left {say.clock(remains)}", "")]
+        since = (self.mastovault.now() - entry.run.begun_at).total_seconds()
+        return [*line, (f"  since {say.clock(since)}", "quiet"), (self._expected(entry), "quiet")]
+
+    def _expected(self, entry: JobEntry) -> str:
+        plan = self._plans.get(entry.run.id)
+        return f" of about {say.clock(plan.seconds)}" if plan is not None and plan.seconds is not None else ""
 
     def _outcome_lines(self, entry: JobEntry, head: Line) -> Sequence[Line]:
         cells = max(20, self.log_pane.size.width - width(head) - 2)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
@@ -27,6 +29,13 @@ class Panel(VerticalScroll):
         Static { width: 1fr; height: auto; }
     }
     """
+
+    BINDINGS: ClassVar = [
+        Binding("j", "scroll_down", show=False),
+        Binding("k", "scroll_up", show=False),
+        Binding("g", "scroll_home", show=False),
+        Binding("G", "scroll_end", show=False),
+    ]
 
     class Widened(Message):
         """The panel has another width than before: what was broken into lines for it must be broken anew."""
