@@ -21,6 +21,7 @@ from backends.errors import (
 )
 from backends.mastodon.discovery import discover
 from backends.mastodon.installation import Installation
+from backends.mastodon.kinds import require_supported
 from backends.model import Asset, AssetObservation, HostObservation, HostState
 from backends.operations.fleet_words import NOTHING_YET
 from backends.untrusted import clean
@@ -56,9 +57,12 @@ def observe_host(name: str, config: Config, previous: HostObservation | None, no
     except Exception as error:  # noqa: BLE001 - one host's surprise must not hide the others
         message = f"an internal error stopped the look at {name} ({type(error).__name__})"
         return _seen(name, HostState.FAILED, previous, now, message=message, next_step="Please report it.")
-    state = HostState.ONLINE if found.kind.supported else HostState.NO_MASTODON
-    message = "" if found.kind.supported else f"{found.kind.value} installations are recognised, not supported yet"
-    return _seen(name, state, previous, now, message=message, found=found, assets=assets)
+    try:
+        require_supported(found)
+    except DiscoveryFailed as error:
+        words = {"message": error.sentence, "next_step": error.next_step}
+        return _seen(name, HostState.NO_MASTODON, previous, now, found=found, assets=assets, **words)
+    return _seen(name, HostState.ONLINE, previous, now, found=found, assets=assets)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from backends.restore.pair_early import early_findings
 from backends.restore.plan import Finding, Look, RestoreRequest
 from backends.restore.secrets_target import serving_settings
 from backends.restore.services_program import place_of
-from backends.restore.services_run import host_answers
+from backends.restore.services_run import heard_now
 from backends.restore.services_units import Service, around, find_services, may_control, to_json
 from backends.restore.source import Source
 from backends.untrusted import clean
@@ -54,7 +54,10 @@ def look(request: RestoreRequest, target: Target, sources: Mapping[Asset, Source
 def _services(
     request: RestoreRequest, target: Target, sources: Mapping[Asset, Source]
 ) -> tuple[dict[str, object], list[Finding]]:
-    services = sorted(find_services(target), key=lambda each: _ORDER.index(each.role))
+    domain = target.installation.domain or _domain(target)
+    asked = heard_now(target.connection, find_services(target), domain)
+    asked.sort(key=lambda each: _ORDER.index(each[0].role))
+    services = [service for service, *_ in asked]
     findings: list[Finding] = []
     fresh = not target.installation.secret_files
     start = [each for each in services if each.up or (each.enabled and (fresh or each.state == "failed"))]
@@ -66,7 +69,8 @@ def _services(
             )
         )
     else:
-        findings += _states(target, services, start)
+        findings += _states(services, start)
+        findings += [_answers(*each) for each in asked if each[1]]
         refused = may_control(target, services)
         if refused is not None:
             findings.append(_block(refused.sentence, refused.next_step))
@@ -77,7 +81,7 @@ def _services(
     facts: dict[str, object] = {
         "services": to_json(services),
         "start": [each.id for each in start],
-        "domain": target.installation.domain or _domain(target),
+        "domain": domain,
         "program": program.to_json(),
         **_migration(target, sources),
     }
@@ -86,7 +90,17 @@ def _services(
     return facts, findings
 
 
-def _states(target: Target, services: list[Service], start: list[Service]) -> list[Finding]:
+def _answers(service: Service, said: str, well: bool) -> Finding:
+    if well:
+        return _ok(said)
+    if service.heard:
+        return _note(f"{said} now, before the restore", "")
+    name = service.id.removesuffix(".service")
+    text = f"{name} runs, but {said}: whether it is well afterwards cannot be asked there"
+    return _note(text, f"Look at the site yourself after the restore (PORT, BIND and SOCKET of {name} are not found).")
+
+
+def _states(services: list[Service], start: list[Service]) -> list[Finding]:
     findings = []
     asleep = [each.id.removesuffix(".service") for each in services if each not in start and each.enabled]
     if asleep:
@@ -95,8 +109,6 @@ def _states(target: Target, services: list[Service], start: list[Service]) -> li
     failed = [each.id.removesuffix(".service") for each in start if not each.up]
     if failed:
         findings.append(_note(f"{', '.join(failed)} did not run before: started after the restore", ""))
-    for _, said, well in host_answers(target.connection, services, target.installation.domain):
-        findings.append(_ok(said) if well else _note(f"{said} now, before the restore", ""))
     return findings
 
 

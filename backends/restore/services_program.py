@@ -25,13 +25,15 @@ class Place:
 
     root: str
     user: str
+    """Empty for the login user."""
     path: str
     """Directories of its Ruby, before those of the PATH."""
 
     def shown(self, *words: str) -> str:
         """A command as it can be typed."""
         line = f"cd {shlex.quote(self.root)} && RAILS_ENV=production PATH={shlex.quote(self.path)}:$PATH"
-        return clean(f"sudo -u {shlex.quote(self.user)} sh -c {shlex.quote(f'{line} {shlex.join(words)}')}")
+        line = f"{line} {shlex.join(words)}"
+        return clean(f"sudo -u {shlex.quote(self.user)} sh -c {shlex.quote(line)}" if self.user else line)
 
     def to_json(self) -> dict[str, str]:
         """For the facts."""
@@ -43,7 +45,9 @@ def place_of(target: Target, programs: list[str]) -> Place:
     home = posixpath.dirname(target.installation.root)
     own = [posixpath.dirname(program) for program in programs if program.startswith("/home/") or "rbenv" in program]
     paths = dict.fromkeys((*own, f"{home}/.rbenv/shims", f"{home}/.rbenv/bin"))
-    return Place(root=target.installation.root, user=target.installation.user, path=":".join(paths))
+    user = target.installation.user
+    other = "" if user == target.connection.login_user else user
+    return Place(root=target.installation.root, user=other, path=":".join(paths))
 
 
 def place_from(facts: Mapping[str, Any]) -> Place:
@@ -73,9 +77,10 @@ def run(
         ConnectionFailed: the connection is gone.
     """
     work.job.log(f"$ {place.shown(*words)}")
-    as_user = None if place.user == work.connection.login_user else place.user or None
     command = Command(
-        sh(_RUN, place.root, place.path, *words), as_user=as_user, env={"RAILS_ENV": "production", **(env or {})}
+        sh(_RUN, place.root, place.path, *words),
+        as_user=place.user or None,
+        env={"RAILS_ENV": "production", **(env or {})},
     )
     tail = ""
     with work.connection.start(command) as process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backends.connection.base import Command, Connection
@@ -18,8 +19,9 @@ STOPPED = "services.stopped"
 DOWN_SINCE, BACK_SINCE, DOWNTIME = "services.down_since", "services.back_since", "downtime_seconds"
 HEALTH_SECONDS = 120.0
 """Puma on a small machine takes half a minute to load Mastodon."""
+_UNSURE_SECONDS = 3.0
 _SPARE = 30.0
-_PAUSE = 0.1
+_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _LOOK_EVERY = 2.0
 
 
@@ -68,7 +70,9 @@ class Services:
         for service in self._wanted(work):
             for address in service.addresses:
                 work.job.step(f"waiting for {service.role}")
-                self._await(work, service, address)
+                if not self._await(work, service, address):
+                    work.job.log(f"{_short([service.id])} runs; {address.shown} does not answer, as before")
+                    continue
                 work.job.log(f"{address.shown} answers OK")
                 if service.role == "web":
                     _count_downtime(work)
@@ -146,19 +150,26 @@ class Services:
             f"Look at `journalctl -u {down[0]}` there.",
         )
 
-    def _await(self, work: Work, service: Service, address: Address) -> None:
-        until = time.monotonic() + HEALTH_SECONDS
-        look = time.monotonic() + _LOOK_EVERY
+    def _await(self, work: Work, service: Service, address: Address) -> bool:
+        """Wait until it is well; False for one that answers nowhere, as before, and runs."""
+        began = time.monotonic()
+        look, pause = began + _LOOK_EVERY, _PAUSE
         while not (answer := ask(work.connection, address, self._domain)).well:
             now = time.monotonic()
-            if now >= look:
+            unsure = not service.heard and not answer.status
+            given_up = now >= began + (_UNSURE_SECONDS if unsure else HEALTH_SECONDS)
+            if now >= look or given_up:
                 look = now + _LOOK_EVERY
                 if states(work.connection, [service.id]).get(service.id) not in UP:
                     raise self._does_not_run(work, [service.id], "")
-            if now >= until:
+            if given_up and unsure:
+                return False
+            if given_up:
                 raise self._not_well(work, service, address, answer)
             work.job.check_cancelled()
-            time.sleep(_PAUSE)
+            time.sleep(pause)
+            pause = min(pause * 1.3, _LONGEST_PAUSE)
+        return True
 
     def _not_well(self, work: Work, service: Service, address: Address, answer: Answer) -> AssetFailed:
         line = journal(work, service.id)
@@ -172,7 +183,7 @@ class Services:
         """Wait until the web answers at all: on the way back it may well be as broken as it was before."""
         until = time.monotonic() + _SPARE
         for service in services:
-            for address in service.addresses:
+            for address in service.addresses if service.heard else ():
                 while not ask(work.connection, address, self._domain).status:
                     if time.monotonic() > until:
                         work.job.log(f"{address.shown} does not answer yet")
@@ -224,11 +235,17 @@ def _short(names: Sequence[str]) -> str:
     return ", ".join(name.removesuffix(".service") for name in names)
 
 
-def host_answers(connection: Connection, services: Sequence[Service], domain: str) -> list[tuple[Service, str, bool]]:
-    """How each unit that answers HTTP answers now. Raises `ConnectionFailed`."""
+def heard_now(connection: Connection, services: Sequence[Service], domain: str) -> list[tuple[Service, str, bool]]:
+    """Each unit with whether it was heard, how it answers in words (empty for one that does not serve), and if well.
+
+    Raises:
+        ConnectionFailed: the connection is gone.
+    """
     found = []
     for service in services:
-        for address in service.addresses if service.up else ():
-            answer = ask(connection, address, domain)
-            found.append((service, f"{address.shown} {'answers OK' if answer.well else answer.shown}", answer.well))
+        answers = [(address, ask(connection, address, domain)) for address in service.addresses if service.up]
+        said = "; ".join(f"{at.shown} {'answers OK' if got.well else got.shown}" for at, got in answers)
+        silent = bool(answers) and not any(got.status for _, got in answers)
+        heard = replace(service, heard=not (silent and service.steady))
+        found.append((heard, said, all(got.well for _, got in answers)))
     return found

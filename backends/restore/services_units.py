@@ -58,6 +58,10 @@ class Service:
     enabled: bool
     stop_seconds: float
     addresses: tuple[Address, ...] = ()
+    steady: bool = True
+    """Whether it runs since it was started; False for one that is down or is started again and again."""
+    heard: bool = True
+    """False for one that runs steadily and answers nowhere we know of: its addresses may be others."""
 
     @property
     def up(self) -> bool:
@@ -171,6 +175,7 @@ def _service(unit: Shown, values: Mapping[str, str], files: Mapping[str, Mapping
         state=clean(values.get("ActiveState", ""), 20),
         enabled=values.get("UnitFileState", "enabled") not in {"disabled", "masked"},
         stop_seconds=seconds_of(values.get("TimeoutStopUSec", "")),
+        steady=values.get("ActiveState") == "active" and values.get("NRestarts", "0") == "0",
         addresses=() if shim else tuple(address(role, {**given, **files.get(unit.id, {})})),
     )
 
@@ -240,6 +245,8 @@ def to_json(services: Sequence[Service]) -> list[dict[str, Any]]:
             "state": service.state,
             "enabled": service.enabled,
             "stop_seconds": service.stop_seconds,
+            "steady": service.steady,
+            "heard": service.heard,
             "addresses": [
                 {"path": each.path, "host": each.host, "port": each.port, "unix": each.unix}
                 for each in service.addresses
@@ -258,6 +265,8 @@ def from_json(listed: Sequence[Mapping[str, Any]]) -> list[Service]:
             state=str(each["state"]),
             enabled=bool(each["enabled"]),
             stop_seconds=float(each["stop_seconds"]),
+            steady=bool(each["steady"]),
+            heard=bool(each["heard"]),
             addresses=tuple(
                 Address(str(one["path"]), host=str(one["host"]), port=int(one["port"]), unix=str(one["unix"]))
                 for one in each["addresses"]

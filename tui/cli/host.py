@@ -15,6 +15,7 @@ from backends.config.paths import Paths
 from backends.config.schema import HostConfig
 from backends.errors import ConfigurationError, DiscoveryFailed, HostKeyUnknown, MastovaultError
 from backends.mastodon.installation import Installation
+from backends.mastodon.kinds import explain
 from backends.model import HostState, rfc3339
 from backends.untrusted import clean
 from tui.cli import show
@@ -168,7 +169,7 @@ def _json(found: Installation) -> dict[str, Any]:
 def _print(found: Installation) -> None:
     click.echo(f"{found.host}: {found.kind.value} Mastodon {clean(found.version) or '(version unknown)'}")
     if not found.kind.supported:
-        click.echo(f"  {found.kind.value} installations are recognised but cannot be backed up by this release yet.")
+        click.echo(f"  it {explain(found.kind)}")
     lines = [("root", f"{clean(found.root)}  user {clean(found.user)}  {clean(found.domain)}")]
     if found.units:
         lines.append(("services", ", ".join(clean(unit) for unit in found.units)))
