@@ -76,11 +76,12 @@ def drill_host(
     results = []
     with ExitStack() as stack:
         drill = _Drill(work, host, stack)
+        vaults = opened(config)[0]
         for asset in ordered:
             result = drill.job(asset, jobs[asset])
+            refresh(work.catalog, vaults, jobs[asset])
             on_result(result)
             results.append(result)
-    refresh(work.catalog, opened(config)[0], jobs[ordered[0]])
     return results
 
 
@@ -273,7 +274,10 @@ class _Drill:
         if Asset.DATABASE in self._work.sources:
             details["database"] = self._work.sources[Asset.DATABASE].manifest.id
         if state == "not_checked":
-            why = "whether they open the database was not checked: drill the database with them"
+            why = "drill the database with them"
+            if Asset.DATABASE in self._work.sources:
+                why = "the database was not loaded"
+            why = f"whether they open the database was not checked: {why}"
             return _Verdict(proven=None, said=f"{amount} read", warnings=[why])
         if state == "locked":
             return _Verdict(proven=False, said=_locked(what), next_step=_KEYS, details=details)

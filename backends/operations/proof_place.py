@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -34,6 +35,7 @@ from backends.restore.database_statements import drop_by_name
 _SUPERUSER = "postgres"
 _MARGIN = 1.2
 _GIB = 1024**3
+_LARGE = "/var/tmp"  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,9 @@ class Workshop:
 
     def __init__(self, drill: str) -> None:
         self._drill = drill
-        self.directory = Path(tempfile.mkdtemp(prefix="mastovault-drill-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="mastovault-drill-", dir=_roomy()))
+        # PostgreSQL may run as another user: it must get to its own directory, and sees nothing else here.
+        self.directory.chmod(0o711)
         try:
             self.processes = Processes(f"drill-{drill}")
         except BaseException:
@@ -126,6 +130,13 @@ class Workshop:
                 " are free",
                 "Set TMPDIR to a directory with more room, or give --on HOST.",
             )
+
+
+def _roomy() -> str:
+    """Where large temporary files belong: TMPDIR, else /var/tmp, for /tmp is often in memory (hier(7))."""
+    if "TMPDIR" not in os.environ and os.access(_LARGE, os.W_OK | os.X_OK):
+        return _LARGE
+    return tempfile.gettempdir()
 
 
 def database_name(drill: str) -> str:

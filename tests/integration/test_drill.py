@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from backends.archive.keys import new_identity, write_identity
 from backends.lab.lab import Lab
 from backends.model import Asset, JobState, utc_now
 from backends.operations import proof_place
@@ -252,6 +253,15 @@ def test_what_a_killed_drill_left_on_a_host_is_dropped_by_the_next(proofs: Proof
         lab.postgres.run_sql(f'ALTER DATABASE "{name}" OWNER TO {lab.hosts["social"].database.user}')
     proofs.drill(Asset.DATABASE, on="social")
     assert not note.exists()
+
+
+def test_a_wrong_identity_says_nothing_of_the_snapshots(proofs: Proofs, tmp_path: Path) -> None:
+    identity, _ = new_identity()
+    write_identity(tmp_path / "other.age", identity, None)
+    encryption = proofs.config.encryption.model_copy(update={"identity": tmp_path / "other.age"})
+    proofs.config = proofs.config.model_copy(update={"encryption": encryption})
+    assert {result.exit_code for result in proofs.drill().values()} == {12}
+    assert all(proofs.checks(asset) == [] for asset in Asset)
 
 
 @pytest.mark.parametrize("on", ["nobody", "../x"])

@@ -58,7 +58,11 @@ def _note(snapshot: SnapshotInfo, now: datetime) -> str:
         notes.append("failed verification")
     elif snapshot.verified_at:
         notes.append(f"verified {show.age(snapshot.verified_at, now)} ago")
-    if snapshot.drilled_at:
+    if snapshot.damaged and not snapshot.verify_failed:
+        notes.append(f"damaged in {', '.join(snapshot.damaged)}")
+    if snapshot.drill_failed:
+        notes.append("drill FAILED")
+    elif snapshot.drilled_at:
         notes.append(f"proven {show.age(snapshot.drilled_at, now)} ago")
     return ", ".join(notes)
 
@@ -76,4 +80,9 @@ def _json(snapshot: SnapshotInfo) -> dict[str, object]:
         "drilled_at": snapshot.drilled_at and rfc3339(snapshot.drilled_at),
         "checked_at": snapshot.checked_at and rfc3339(snapshot.checked_at),
         "in_part": snapshot.in_part,
+        "verify_failed": snapshot.verify_failed,
+        "damaged": list(snapshot.damaged),
+        "drill_failed": snapshot.drill_failed,
+        "drill_seconds": snapshot.drill_seconds,
+        "opens_dump": snapshot.opens_dump,
     }

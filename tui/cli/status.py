@@ -103,6 +103,7 @@ def _asset_json(row: AssetStatus) -> dict[str, Any]:
         "stale": row.stale,
         "reasons": [{"points": why.points, "text": why.text, "action": why.action} for why in row.reasons],
         "goal_seconds": row.goal_seconds,
+        "proof": row.proof,
         "newest": newest
         and {
             "snapshot": newest.id,
