@@ -9,9 +9,10 @@ from collections.abc import Callable
 from backends.config.schema import HostConfig
 from backends.connection.base import Connection
 from backends.connection.open import open_connection
-from backends.errors import ConnectionFailed, DiscoveryFailed, MastovaultError
+from backends.errors import ConnectionFailed, MastovaultError
 from backends.mastodon.discovery import discover
 from backends.mastodon.installation import Installation
+from backends.mastodon.kinds import require_supported
 from backends.model import Secret
 
 ATTEMPTS = 3
@@ -79,12 +80,7 @@ class Link:
         connection = open_connection(self._name, self._host, ask=self._remembering(ask) if ask else None)
         try:
             installation = discover(connection, self._name, self._host)
-            if not installation.kind.supported:
-                raise DiscoveryFailed(
-                    f"{self._name} is a {installation.kind.value} installation, "
-                    "which this release recognises but cannot back up",
-                    "The README says which kinds are supported.",
-                )
+            require_supported(installation)
         except BaseException:
             connection.close()
             raise
