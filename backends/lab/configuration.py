@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pyrage
 import tomlkit
 
+from backends.lab.ssh import login_name
+
 if TYPE_CHECKING:
     from backends.lab.host import LabHost
     from backends.lab.lab import Lab
@@ -43,6 +45,19 @@ def write_configuration(lab: Lab) -> None:
         place.mkdir(mode=0o700)
     for name in ("local", "offsite"):
         (lab.directory / "vaults" / name).mkdir()
+
+
+def write_ssh_files(lab: Lab) -> None:
+    """What ssh(1) needs to reach the hosts by their names: `ssh -F client/ssh_config social`."""
+    client = lab.directory / "client"
+    known = client / "known_hosts"
+    known.write_text("".join(host.ssh.known_hosts_line for host in lab.hosts.values()))
+    common = (
+        "Host *\n  HostName 127.0.0.1\n  RequestTTY no\n  LogLevel ERROR\n  IdentitiesOnly yes\n"
+        f"  User {login_name()}\n  IdentityFile {client / 'id_ed25519'}\n  UserKnownHostsFile {known}\n"
+    )
+    ports = "".join(f"Host {name}\n  Port {host.ssh.port}\n" for name, host in lab.hosts.items())
+    (client / "ssh_config").write_text(ports + common)
 
 
 def _servers(host: LabHost) -> dict[str, object]:

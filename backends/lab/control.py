@@ -14,6 +14,7 @@ from typing import Any
 
 from backends.embedded.processes import Processes
 
+SOCKET = "control.sock"
 _SOCKET_LIMIT = 100
 _LARGEST = 1 << 20
 Answerer = Callable[[dict[str, Any]], dict[str, Any]]
@@ -23,12 +24,12 @@ class Control:
     """Listens from when it is made to `close`; each question is answered in a thread of its own."""
 
     def __init__(self, directory: Path, processes: Processes, answer: Answerer) -> None:
-        self.path = directory / "control.sock"
+        self.path = directory / SOCKET
         if len(str(self.path)) > _SOCKET_LIMIT:
             short = Path(tempfile.mkdtemp(prefix="mastovault-lab-"))
             processes.delete_at_end(short)
-            self.path = short / "control.sock"
-            (directory / "control.sock").symlink_to(self.path)
+            self.path = short / SOCKET
+            (directory / SOCKET).symlink_to(self.path)
         self._answer = answer
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.path))
@@ -77,3 +78,13 @@ def ask(path: Path, question: dict[str, Any]) -> dict[str, Any]:
             answer += data
     found: dict[str, Any] = json.loads(answer)
     return found
+
+
+def answers(path: Path) -> bool:
+    """Whether a lab listens there."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path.resolve()))
+        except OSError:
+            return False
+    return True

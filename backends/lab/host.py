@@ -12,6 +12,7 @@ from backends.lab.fleet_plan import HostPlan
 from backends.lab.population import Population
 from backends.lab.ssh import SshHost, login_name
 from backends.lab.systemd import Fault, Systemd
+from backends.lab.units import WEB
 
 
 @dataclass(slots=True)
@@ -59,6 +60,12 @@ class LabHost:
     def web(self) -> str:
         """The address of its web server; nothing answers there without `services`."""
         return f"http://127.0.0.1:{self.web_port}"
+
+    @property
+    def serves(self) -> bool:
+        """Whether its site answers, as far as its units say."""
+        unit = self.systemd.units[WEB]
+        return unit.command is not None and unit.active == "active"
 
     def fault(self, unit: str, fault: Fault, *, on: bool = True) -> None:
         """Let a unit misbehave from now on, or no more."""

@@ -17,10 +17,12 @@ from backends.config.paths import Paths
 from backends.embedded.postgres import PostgresServer
 from backends.embedded.processes import Processes, ServerFailed
 from backends.embedded.redis_server import RedisServer
+from backends.errors import MastovaultError
 from backends.lab import tree
 from backends.lab.bucket import BucketServer
-from backends.lab.configuration import write_configuration
+from backends.lab.configuration import write_configuration, write_ssh_files
 from backends.lab.control import Control
+from backends.lab.damage import damage
 from backends.lab.database import add_statuses_sql, clone_database
 from backends.lab.directory import Claim
 from backends.lab.environment import record_encryption_keys
@@ -32,6 +34,7 @@ from backends.lab.services import wait_until_well
 from backends.lab.ssh import SshServers
 from backends.lab.systemctl import systemctl
 from backends.lab.units import POSTGRES, REDIS
+from backends.model import Asset
 
 _CLONERS = 3
 
@@ -152,6 +155,10 @@ class Lab:
         script = f"SET session_replication_role = replica;\n{add_statuses_sql(count, seed, host.plan.domain)}"
         self.postgres.run_sql(script, host.database.name)
 
+    def damage(self, name: str, asset: Asset = Asset.DATABASE) -> str:
+        """Lose an asset of a host (the database loses its posts); returns what was done. See `lab.damage`."""
+        return damage(self.hosts[name], asset)
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -258,8 +265,15 @@ class Lab:
                 raise ServerFailed(f"the services of {host.name} do not answer")
 
     def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """What a command on a host is told."""
-        host = self.hosts[question["host"]]
+        """What a command on a host, or `mastovault demo --damage`, is told."""
+        host = self.hosts.get(str(question["host"]))
+        if host is None:
+            return {"error": f"the demo has no host {question['host']}: it has {', '.join(self.hosts)}"}
+        if "damage" in question:
+            try:
+                return {"done": damage(host, Asset(question["damage"]))}
+            except MastovaultError as error:
+                return {"error": error.sentence}
         return asdict(systemctl(host.systemd, [str(word) for word in question["systemctl"]]))
 
     def _start_ssh(self) -> None:
@@ -267,8 +281,7 @@ class Lab:
         for host in self.hosts.values():
             self._ssh.start(host.ssh)
             host.online = True
-        known = self.directory / "client/known_hosts"
-        known.write_text("".join(host.ssh.known_hosts_line for host in self.hosts.values()))
+        write_ssh_files(self)
 
     def _running(self) -> Processes:
         if self._processes is None:

@@ -48,7 +48,7 @@ class SshHost:
     banner: bytes = b""
     """Written before the output of every command, as a chatty shell profile does."""
     rate: float | None = None
-    """Bytes a second that a command's output is slowed down to; None for as fast as it goes."""
+    """Bytes a second that a command's input and its output are slowed down to; None for as fast as it goes."""
     listener: asyncssh.SSHAcceptor | None = None
     held: socket.socket | None = None
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
@@ -211,7 +211,7 @@ async def _serve(host: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> No
         asyncio.create_task(_carry(stdout, process.stdout, host)),
         asyncio.create_task(_carry(stderr, process.stderr, host)),
     ]
-    feed = asyncio.create_task(_feed(process, child))
+    feed = asyncio.create_task(_feed(process, child, lambda: host.rate))
     # A channel whose client vanished stays open for as long as its input is not read: the connection tells sooner.
     gone = asyncio.create_task(_either(process.channel.wait_closed(), process.channel.get_connection().wait_closed()))
     ended = asyncio.gather(child.wait(), *outputs, return_exceptions=True)
@@ -247,14 +247,16 @@ def _report(process: asyncssh.SSHServerProcess[bytes], status: int) -> None:
             process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
 
 
-async def _feed(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subprocess.Process) -> None:
+async def _feed(
+    process: asyncssh.SSHServerProcess[bytes], child: asyncio.subprocess.Process, rate: Callable[[], float | None]
+) -> None:
     """Carry the client's input to the command, and its signals to the command's process group."""
     stdin = child.stdin
     if stdin is None:
         return
     while True:
         try:
-            data = await process.stdin.read(_CHUNK)
+            data = await process.stdin.read(_SLOW_CHUNK if rate() else _CHUNK)
         except asyncssh.SignalReceived as received:
             with contextlib.suppress(AttributeError, ProcessLookupError):
                 os.killpg(child.pid, getattr(signal, f"SIG{received.signal}"))
@@ -269,6 +271,8 @@ async def _feed(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subpro
                 return
             stdin.write(data)
             await stdin.drain()
+        if slow := rate():
+            await asyncio.sleep(len(data) / slow)
 
 
 async def _carry(source: asyncio.StreamReader, sink: asyncssh.SSHWriter[bytes], host: SshHost) -> None:

@@ -84,13 +84,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 def test_the_fleet_is_ranked_and_has_every_kind_of_host(demo: Demo) -> None:
-    assert len(demo.hosts) == 4
+    assert len(demo.hosts) == 5
     fleet = demo.json("status", "--refresh")
     states = {host["host"]: host["state"] for host in fleet["hosts"]}
-    assert sorted(states.values()).count("online") == 3
+    assert sorted(states.values()).count("online") == 4
     assert "offline" in states.values()
     assets = [(host["host"], asset) for host in fleet["hosts"] for asset in host["assets"]]
-    assert len(assets) == 16
+    assert len(assets) == 20
     for host, asset in assets:
         assert asset["score"] == max(0, min(100, sum(reason["points"] for reason in asset["reasons"]))), (host, asset)
         assert all(reason["action"] for reason in asset["reasons"])
@@ -98,6 +98,9 @@ def test_the_fleet_is_ranked_and_has_every_kind_of_host(demo: Demo) -> None:
             assert asset["level"] == "UNKN"
     levels = {asset["level"] for _, asset in assets}
     assert "CRIT" in levels
+    # The empty host is there to be restored onto: it is no cause for alarm, and comes last.
+    assert {asset["level"] for host, asset in assets if host == "spare"} == {"OK"}
+    assert assets[0][0] != "spare"
     assert any("kept by" in asset["state"] for _, asset in assets)
     assert demo.run("status", "--nagios").returncode == 2
 

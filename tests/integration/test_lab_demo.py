@@ -69,7 +69,10 @@ def demo(*arguments: str, **options: Any) -> Iterator[Running]:
 def test_a_signal_stops_everything(tmp_path: Path) -> None:
     with demo("--hosts", "1", "--dir", str(tmp_path / "d")) as running:
         assert running.ready["event"] == "ready"
-        assert [(host["host"], host["state"]) for host in running.ready["hosts"]] == [("social", "online")]
+        assert [(host["host"], host["state"]) for host in running.ready["hosts"]] == [
+            ("social", "online"),
+            ("spare", "online"),
+        ]
         command = running.begin("echo begun; setsid sleep 1000 & sleep 1000")
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(20) == 0
@@ -84,12 +87,12 @@ def test_a_killed_lab_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "import json, signal, sys; from pathlib import Path;"
         "from backends.lab.lab import Lab; from tui.cli.demo import _event;"
-        "lab = Lab(Path(sys.argv[1]), hosts=1, rows=10, temporary=True).start();"
+        "lab = Lab(Path(sys.argv[1]), hosts=1, rows=10, temporary=True, services=True, spare=True).start();"
         "print(json.dumps(_event(lab)), flush=True); signal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(directory)], stdout=subprocess.PIPE, text=True) as process:
         running = Running(process)
-        assert len(running.family) >= 3
+        assert len(running.family) >= 8
         command = running.begin("echo begun; setsid sleep 1000 & sleep 1000")
         process.kill()
         process.wait()

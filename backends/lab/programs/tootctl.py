@@ -70,8 +70,9 @@ def build_feeds(root: str, words: list[str]) -> int:
     people = database.column(_PEOPLE)
     progress = ProgressBar(len(people))
     for person in people:
-        _build(database, redis, person)
-        time.sleep(_SECONDS_EACH)
+        if "--skip-filled-timelines" not in words or redis.call("ZCARD", f"feed:home:{person}") == "0":
+            _build(database, redis, person)
+            time.sleep(_SECONDS_EACH)
         progress.increment()
     sys.stdout.write(f"Regenerated feeds for {len(people)} accounts \n")
     return 0
