@@ -19,7 +19,7 @@ from backends.untrusted import clean
 Role = Literal["web", "streaming", "sidekiq", "other"]
 PROPERTIES = (
     "Id,Type,LoadState,ActiveState,SubState,UnitFileState,User,WorkingDirectory,Environment,EnvironmentFiles,ExecStart"
-    ",TimeoutStopUSec,NRestarts"
+    ",TimeoutStopUSec,NRestarts,PartOf,WantedBy"
 )
 NAME = re.compile(r"[A-Za-z0-9:_.@\\-]{1,200}\.service")
 UP = frozenset({"active", "activating", "reloading", "deactivating"})
@@ -79,7 +79,7 @@ def role_of(name: str, exec_start: str) -> Role:
 
 
 def find_services(target: Target) -> list[Service]:
-    """The units of the target's Mastodon, running or not.
+    """The units of the target's Mastodon, running or not, and those that only pull them in (mastodon-streaming).
 
     Raises:
         ConnectionFailed: the connection is gone.
@@ -88,13 +88,31 @@ def find_services(target: Target) -> list[Service]:
     if not names:
         return []
     text = _show(target.connection, names)
+    shims = pulling_in(parse_states(text))
+    if shims - {*names}:
+        names += sorted(shims - {*names})
+        text = _show(target.connection, names)
     units = {unit.id: unit for unit in parse_units(text)}
     files = _environment_files(target, [unit for unit in units.values() if unit.id in names])
+    known = parse_states(text)
     return [
-        _service(units[name], values, files)
-        for name, values in parse_states(text).items()
+        _service(units[name], values, files, pulled=any(_enabled(known[shim]) for shim in _wanting(values) & {*known}))
+        for name, values in known.items()
         if name in names and name in units
     ]
+
+
+def pulling_in(known: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """The services that others are a part of: stopping or starting one does so with those."""
+    return {name for values in known.values() for name in values.get("PartOf", "").split() if NAME.fullmatch(name)}
+
+
+def _wanting(values: Mapping[str, str]) -> set[str]:
+    return {*values.get("WantedBy", "").split()}
+
+
+def _enabled(values: Mapping[str, str]) -> bool:
+    return values.get("UnitFileState", "enabled") not in {"disabled", "masked"}
 
 
 def _show(connection: Connection, names: Sequence[str]) -> str:
@@ -163,7 +181,9 @@ def _environment_files(target: Target, units: Sequence[Shown]) -> dict[str, dict
     return found
 
 
-def _service(unit: Shown, values: Mapping[str, str], files: Mapping[str, Mapping[str, str]]) -> Service:
+def _service(
+    unit: Shown, values: Mapping[str, str], files: Mapping[str, Mapping[str, str]], *, pulled: bool = False
+) -> Service:
     role = role_of(unit.id, unit.exec_start)
     shown = unit.environment
     given: dict[str, str] = {name: shown[name].reveal() for name in ("PORT", "BIND", "SOCKET") if name in shown}
@@ -173,7 +193,7 @@ def _service(unit: Shown, values: Mapping[str, str], files: Mapping[str, Mapping
         id=unit.id,
         role=role,
         state=clean(values.get("ActiveState", ""), 20),
-        enabled=values.get("UnitFileState", "enabled") not in {"disabled", "masked"},
+        enabled=pulled or _enabled(values),
         stop_seconds=seconds_of(values.get("TimeoutStopUSec", "")),
         steady=values.get("ActiveState") == "active" and values.get("NRestarts", "0") == "0",
         addresses=() if shim else tuple(address(role, {**given, **files.get(unit.id, {})})),

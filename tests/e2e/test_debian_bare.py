@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.debian import Debian
-from tests.servers.debian_mastodon import ROOT, Mastodon, install_code
+from tests.servers.debian_mastodon import ROOT, SERVICES, Mastodon, install_code
 from tests.servers.debian_world import World, add_host, watched
 
 pytestmark = [pytest.mark.apt, pytest.mark.root, pytest.mark.timeout(400)]
@@ -40,7 +40,8 @@ def test_onto_a_new_machine_with_the_code(world: World, tmp_path: Path) -> None:
         assert new.databases() == ["postgres"]
         operator.done("restore", "social", "--to", "new", "--confirm", "new")
         assert_holds_all(world, new)
-        assert new.healthy()
+        assert new.states() == dict.fromkeys(SERVICES, "active")
+        assert new.answers()
         assert world.pristine()
 
         # What stands there now is a Mastodon like any other: damaged, restored again, undone.
@@ -63,11 +64,11 @@ def test_onto_a_bare_machine_and_back(world: World, tmp_path: Path) -> None:
         # The code comes later, by Mastodon's guide.
         install_code(host)
         host.run("systemctl enable --quiet --now mastodon-web mastodon-sidekiq mastodon-streaming")
-        assert new.answers()
+        new.await_health()
 
         (record,) = [each for each in world.restores() if each["host"] == "bare"]
         assert "undo" in record["can"]
         operator.done("undo", record["id"], "--confirm", record["confirm"])
         assert "mastodon_production" not in new.databases()
-        assert host.redis("DBSIZE") == "0"
+        assert host.redis("LLEN", "queue:push") == "0"
         assert not host.path(f"{ROOT}/.env.production").exists()

@@ -62,6 +62,13 @@ class Mastodon:
         """Whether web and streaming answer `OK`, and every service is up."""
         return self.answers() and self.states() == dict.fromkeys(SERVICES, "active")
 
+    def await_health(self) -> None:
+        """Wait until all of it is up."""
+        until = time.monotonic() + 20
+        while not self.healthy():
+            assert time.monotonic() < until, self.host.run("journalctl -n 30 --no-pager -u 'mastodon-*'")
+            time.sleep(0.05)
+
     def answers(self) -> bool:
         """Whether web and streaming answer `OK`."""
         pages = ((3000, "/health"), (4000, "/api/v1/streaming/health"))
@@ -117,10 +124,7 @@ def install(host: Debian, *, domain: str = "social", seed: int = 11, statuses: i
     _feeds(host, population, seed)
     host.run("systemctl enable --quiet --now mastodon-web mastodon-sidekiq mastodon-streaming")
     mastodon = Mastodon(host, values, population)
-    until = time.monotonic() + 20
-    while not mastodon.healthy():
-        assert time.monotonic() < until, host.run("journalctl -n 30 --no-pager -u 'mastodon-*'")
-        time.sleep(0.05)
+    mastodon.await_health()
     return mastodon
 
 

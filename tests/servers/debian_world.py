@@ -90,7 +90,7 @@ class World:
     def forget_all(self) -> None:
         """Give up every way back."""
         for record in self.restores():
-            if "forget" in record["can"]:
+            if record["host"] == "social" and "forget" in record["can"]:
                 self.operator.must("undo", record["id"], "--forget", "--confirm", record["confirm"])
 
     def undo(self) -> dict[str, dict[str, Any]]:
