@@ -242,6 +242,18 @@ class MastovaultApp(Deeds, Restoring, Guarded, App[str]):
         if self.area is not None and any(run.active for run in self.runs) and not self.paused:
             self.pull_logs()
 
+    async def on_event(self, event: events.Event) -> None:
+        """Before anything else, a screen on which a name must be typed may take what is typed.
+
+        Here, because a key that first goes to what has the focus comes back after the next ones.
+        """
+        take: Callable[[str], bool] | None = getattr(self.screen, "take_text", None) if self._screen_stack else None
+        text = (
+            event.character if isinstance(event, events.Key) else event.text if isinstance(event, events.Paste) else ""
+        )
+        if take is None or not text or event.is_forwarded or not take(text):
+            await super().on_event(event)
+
     def on_resize(self, event: events.Resize) -> None:
         """Lay out anew for another size."""
         self.call_after_refresh(self.redraw)

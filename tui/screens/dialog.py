@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, TypeVar
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
@@ -139,11 +139,9 @@ class Typed(Dialog[bool]):
         if self.query_one(TypedName).matches:
             self.query_one("#yes", Button).focus()
 
-    def on_key(self, event: events.Key) -> None:
+    def take_text(self, text: str) -> bool:
         """What is typed goes into the field, whatever has the focus."""
-        if self.query_one(TypedName).take(event.character):
-            event.stop()
-            event.prevent_default()
+        return not isinstance(self.focused, Input) and self.query_one(TypedName).take(text)
 
     @on(Button.Pressed)
     def pressed(self, event: Button.Pressed) -> None:

@@ -67,12 +67,13 @@ class TypedName(Vertical):
         """Whether it is the name, exactly."""
         return self.value == self.wanted
 
-    def take(self, typed: str | None) -> bool:
-        """Take a character that was typed elsewhere; False when it is none of a name's, or the field has the focus."""
-        if typed is None or self.input.has_focus or not (typed.isalnum() or typed in "._-/"):
+    def take(self, text: str) -> bool:
+        """Take what was typed while something else had the focus; False when it is no part of a name."""
+        if not text or not all(letter.isalnum() or letter in "._-/" for letter in text):
             return False
-        self.input.focus()
-        self.input.insert_text_at_cursor(typed)
+        # At once, not as `focus` does it later: the next key must come after this one.
+        self.screen.set_focus(self.input)
+        self.input.insert_text_at_cursor(text)
         return True
 
     @on(Input.Changed)

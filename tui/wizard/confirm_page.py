@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, Input
@@ -135,12 +135,10 @@ class ConfirmPage(Page):
             words = look.words if look is not None else ()
             self.wizard.begin(accept=words, confirm=self.names[-1].value if self.names else "")
 
-    def on_key(self, event: events.Key) -> None:
+    def take_text(self, text: str) -> bool:
         """What is typed goes into the first field that is not right yet, whatever has the focus."""
         field = next((one for one in self.names if not one.matches), None)
-        if field is not None and field.take(event.character):
-            event.stop()
-            event.prevent_default()
+        return field is not None and field.take(text)
 
     def go_on(self) -> bool:
         """Enter belongs to the button that has the focus."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.widget import Widget
+from textual.widgets import Input
 
 from backends.errors import MastovaultError
 from backends.model import Asset
@@ -136,6 +137,11 @@ class RestoreWizard(AreaScreen):
             here = number == self.page
             right.append((f"[{number} {name.upper()}]" if here else f" {number} {name} ", "key" if here else "quiet"))
         return left, [*right, (" ", "")]
+
+    def take_text(self, text: str) -> bool:
+        """What is typed on the last page belongs to the name that must be typed."""
+        typing = isinstance(self.focused, Input)
+        return self.page == len(PAGES) and not typing and self.query_one(ConfirmPage).take_text(text)
 
     def show_page(self, number: int) -> None:
         """Show a page, if the ones before it are filled in."""
