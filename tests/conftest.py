@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.lab_fixture import lab
+from tests.lab_fixture import lab, living_lab
 
-__all__ = ["lab"]
+__all__ = ["lab", "living_lab"]

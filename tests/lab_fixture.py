@@ -16,3 +16,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     directory: Path = tmp_path_factory.mktemp("lab")
     with Lab(directory, rows=300) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def living_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab whose services are real processes that answer for their health, and with an empty host, for restores."""
+    directory: Path = tmp_path_factory.mktemp("living")
+    with Lab(directory, rows=300, services=True, spare=True) as running:
+        yield running

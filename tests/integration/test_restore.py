@@ -19,8 +19,8 @@ from tests.servers.backup import WatchedJob
 
 
 @pytest.fixture
-def social(lab: Lab, tmp_path: Path, faults: Faults) -> Restores:
-    made = Restores(World(lab, tmp_path))
+def social(living_lab: Lab, tmp_path: Path, faults: Faults) -> Restores:
+    made = Restores(World(living_lab, tmp_path))
     made.back_up()
     return made
 
