@@ -127,13 +127,13 @@ def undo_words(
         since = record.swapped_at.strftime("%Y-%m-%d %H:%M:%S")
         # The time is ours: digits and punctuation
         query = (
-            f"SELECT jsonb_build_object('posts', (SELECT count(*) FROM statuses WHERE created_at > '{since}'), "  # noqa: S608
-            f"'accounts', (SELECT count(*) FROM accounts WHERE created_at > '{since}'))"
+            f"SELECT jsonb_build_object('posts', (SELECT count(*) FROM public.statuses WHERE created_at > '{since}'), "  # noqa: S608
+            f"'accounts', (SELECT count(*) FROM public.accounts WHERE created_at > '{since}'))"
         )
         counted = ask_once(connection, place, find_programs(connection, place).psql, query)
     finally:
         line.close()
-    new = [f"{int(count)} {what}" for what, count in counted.items() if count]
+    new = [f"{int(count)} {what if count != 1 else what[:-1]}" for what, count in counted.items() if count]
     return (
         (f"{' and '.join(new)} made since the restore leave the site (kept aside until it is forgotten)",)
         if new
