@@ -20,7 +20,8 @@ from backends.connection.base import Connection
 from backends.errors import Cancelled, ConfigurationError, ConnectionFailed, Locked, MastovaultError
 from backends.mastodon.installation import Installation
 from backends.model import Asset, Attempt, JobResult, JobState, Secret, utc_now
-from backends.operations.link import ATTEMPTS, Link, pause
+from backends.operations.line import ATTEMPTS, pause
+from backends.operations.link import Link
 from backends.operations.locks import hold
 from backends.operations.mishap import internal
 from backends.operations.noting import NotingJob, RecordingWriter

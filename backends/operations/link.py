@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable
 
@@ -13,12 +12,7 @@ from backends.errors import ConnectionFailed, MastovaultError
 from backends.mastodon.discovery import discover
 from backends.mastodon.installation import Installation
 from backends.mastodon.kinds import require_supported
-from backends.model import Secret
-
-ATTEMPTS = 3
-_PAUSE = 2.0
-
-Ask = Callable[[str], Secret | None]
+from backends.operations.line import ATTEMPTS, Answers, Ask, pause
 
 
 class Link:
@@ -26,7 +20,7 @@ class Link:
 
     def __init__(self, name: str, host: HostConfig) -> None:
         self._name, self._host = name, host
-        self._answers: dict[str, Secret] = {}
+        self._answers = Answers()
         self._lock = threading.Lock()
         self._held: tuple[Connection, Installation] | None = None
         self._refused: MastovaultError | None = None
@@ -77,7 +71,7 @@ class Link:
             self._held[0].close()
 
     def _connect(self, ask: Ask | None) -> tuple[Connection, Installation]:
-        connection = open_connection(self._name, self._host, ask=self._remembering(ask) if ask else None)
+        connection = open_connection(self._name, self._host, ask=self._answers.remembering(ask) if ask else None)
         try:
             installation = discover(connection, self._name, self._host)
             require_supported(installation)
@@ -85,24 +79,3 @@ class Link:
             connection.close()
             raise
         return connection, installation
-
-    def _remembering(self, ask: Ask) -> Ask:
-        given: set[str] = set()
-
-        def answer(prompt: str) -> Secret | None:
-            # What one connection asks for a second time was refused the first time: it is asked anew.
-            if prompt in given or prompt not in self._answers:
-                self._answers.pop(prompt, None)
-                answered = ask(prompt)
-                if answered is None:
-                    return None
-                self._answers[prompt] = answered
-            given.add(prompt)
-            return self._answers[prompt]
-
-        return answer
-
-
-def pause(attempt: int) -> float:
-    """Seconds to wait before the next attempt: growing, with jitter so that many runs do not come back at once."""
-    return _PAUSE * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret depends on it

@@ -23,7 +23,7 @@ from backends.errors import AssetFailed, Cancelled, ConnectionFailed, LoginRefus
 from backends.lab.lab import Lab
 from backends.mastodon.installation import Installation
 from backends.model import Asset, AssetObservation, JobResult, JobState, Secret
-from backends.operations import backup, link
+from backends.operations import backup, line, link
 from backends.operations.backup import back_up_host, plan
 from backends.operations.locks import hold
 from backends.progress import Job
@@ -34,7 +34,7 @@ from tests.servers.backup import WatchedJob
 
 @pytest.fixture
 def world(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(link, "_PAUSE", 0.01)
+    monkeypatch.setattr(line, "_PAUSE", 0.01)
     return World(lab, tmp_path)
 
 
@@ -156,7 +156,7 @@ def test_what_cannot_pass_on_its_own_is_tried_once(world: World, monkeypatch: py
 def test_a_host_that_is_away_fails_all_with_one_sentence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def counted(name: str, host: HostConfig, *, ask: link.Ask | None) -> Connection:
+    def counted(name: str, host: HostConfig, *, ask: line.Ask | None) -> Connection:
         asked.append(name)
         return open_connection(name, host, ask=ask)
 
@@ -168,7 +168,7 @@ def test_a_host_that_is_away_fails_all_with_one_sentence(world: World, monkeypat
         world.lab.start_host("art")
     assert {result.state for result in results} == {JobState.FAILED}
     assert len({result.error for result in results}) == 1
-    assert len(asked) == link.ATTEMPTS
+    assert len(asked) == line.ATTEMPTS
     assert len(attempts(world)) == 4
 
 
@@ -328,13 +328,13 @@ def test_plans_show_what_cannot_run(world: World, monkeypatch: pytest.MonkeyPatc
 
 def test_passwords_are_asked_for_once_and_refused_ones_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    kept: list[link.Ask] = []
+    kept: list[line.Ask] = []
 
     def ask(prompt: str) -> Secret | None:
         asked.append(prompt)
         return Secret(f"answer {len(asked)}")
 
-    def refuse(*_: object, ask: link.Ask) -> None:
+    def refuse(*_: object, ask: line.Ask) -> None:
         kept.append(ask)
         raise ConnectionFailed("away")
 
@@ -349,11 +349,11 @@ def test_passwords_are_asked_for_once_and_refused_ones_again(world: World, monke
     assert asked == ["Password", "Password", "Passphrase"]
     with pytest.raises(ConnectionFailed, match="away"):
         made.get(lambda line: None, lambda seconds: None, ask)
-    assert len(kept) == link.ATTEMPTS
+    assert len(kept) == line.ATTEMPTS
 
 
 def test_a_cancelled_job_does_not_answer_for_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, ask: link.Ask) -> None:
+    def refuse(*_: object, ask: line.Ask) -> None:
         raise LoginRefused("nobody typed a password")
 
     def cancelled(seconds: float) -> None:

@@ -176,7 +176,7 @@ def _files_here(
     from backends.operations.extract import plan_extract
 
     if only_plan:
-        plan = plan_extract(config, paths, snapshots, directory)
+        plan = plan_extract(config, paths, snapshots, directory, subtree=subtree, ask=ask)
         if as_json:
             click.echo(plan.to_json().decode())
         else:
