@@ -1,6 +1,6 @@
 """The settings files on the target: looked at, staged beside, moved by renaming. Every script may be cut and run again.
 
-Between staging and swap `<path>.restore-<id>` is there. The swap gives the old file a second name first, so that there
+Between staging and swap `<path>.restore-<id>` is there; nothing is staged again once the swap has begun. The swap gives the old file a second name first, so that there
 is a settings file at any moment; the way back moves each file on its own, while the services are stopped.
 """
 
@@ -47,8 +47,9 @@ say end
 _STAGE = (
     r"""
 set -eu
-path=$1 staged=$2 mode=$3 owner=$4 group=$5 size=$6
+path=$1 staged=$2 before=$3 mode=$4 owner=$5 group=$6 size=$7
 umask 077
+[ ! -e "$before" ] || exit 0
 own() { [ "$(stat -c %U:%G -- "$1")" = "$owner:$group" ] || chown -h -- "$owner:$group" "$1"; }
 make() {
   if [ -z "$1" ] || [ -d "$1" ]; then return; fi
@@ -209,8 +210,10 @@ class Files:
     def stage(self, file: Mapping[str, Any], content: bytes) -> None:
         """Write one file beside its place. Raises `AssetFailed`; nothing half-written is left then."""
         path = str(file["path"])
-        arguments = (path, staged_path(path, self._mark), *(str(file[name]) for name in ("mode", "owner", "group")))
-        self._run(_STAGE, *arguments, str(len(content)), stdin=content, what=f"writing {clean(path, 300)} beside")
+        beside = (staged_path(path, self._mark), before_path(path, self._mark))
+        how = (str(file[name]) for name in ("mode", "owner", "group"))
+        what = f"writing {clean(path, 300)} beside"
+        self._run(_STAGE, path, *beside, *how, str(len(content)), stdin=content, what=what)
 
     def swap(self) -> None:
         """Let the staged files take their places. Raises `AssetFailed`."""

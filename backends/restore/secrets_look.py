@@ -165,7 +165,9 @@ class _Seen:
                 values.pop(name, None)
         check = check_keys(self._target.installation.version, values, self._after.computed)
         found = [_note(f"in the snapshot {text}", "") for text in check.warnings if "SELF_DESTRUCT" not in text]
-        worse = [name for name in check.missing if self._before.get(name) or not self._own.any]
+        # Without the keys of web push it starts all the same.
+        needed = [name for name in check.missing if not name.startswith("VAPID")]
+        worse = [name for name in needed if self._before.get(name) or not self._own.any]
         if worse:
             text = f"Mastodon does not start without {_listed(worse)}, and the snapshot has none"
             found.append(_block(text, "Choose a newer snapshot of the settings.", accept=KEYS))
