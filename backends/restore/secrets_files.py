@@ -1,7 +1,8 @@
 """The settings files on the target: looked at, staged beside, moved by renaming. Every script may be cut and run again.
 
-Between staging and swap `<path>.restore-<id>` is there; nothing is staged again once the swap has begun. The swap gives the old file a second name first, so that there
-is a settings file at any moment; the way back moves each file on its own, while the services are stopped.
+Between staging and swap `<path>.restore-<id>` is there; nothing is staged again once the swap has begun. The swap gives
+the old file a second name first, so that there is a settings file at any moment; the way back moves each file on its
+own, while the services are stopped.
 """
 
 from __future__ import annotations

@@ -262,7 +262,7 @@ def test_a_snapshot_without_a_secret_that_is_needed_needs_a_word(host: Host) -> 
     assert words(look) == ["keys"]
 
 
-def test_another_machine_keeps_what_is_its_own(host: Host, tmp_path: Path) -> None:
+def test_another_machine_keeps_what_is_its_own(host: Host) -> None:
     source = host.keep(("/home/mastodon/live/.env.production", b"# old\n" + written(SETTINGS), "dotenv"))
     host.env.write_bytes(
         written({"LOCAL_DOMAIN": "social.example", "DB_HOST": "db2", "DB_USER": "m2", "REDIS_HOST": "r2"})
@@ -270,17 +270,6 @@ def test_another_machine_keeps_what_is_its_own(host: Host, tmp_path: Path) -> No
     host.same_host = False
     host.do(source, host.actions(source))
     text = host.env.read_text()
-    assert (
-        text
-        == (
-            "# old\n"
-            + "".join(
-                f"{name}={value}\n" for name, value in SETTINGS.items() if name not in {"DB_HOST", "DB_PASS"}
-            ).replace("", "")
-        )
-        + "DB_USER=m2\nREDIS_HOST=r2\n"
-        or "DB_HOST=db2\n" in text
-    )
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     assert values == {
         **{name: value for name, value in SETTINGS.items() if name != "DB_PASS"},
@@ -448,8 +437,10 @@ def test_no_room_while_staging_leaves_nothing(host: Host, programs: Path) -> Non
 
 
 @pytest.mark.parametrize("way", ["again", "rollback", "undo"])
-@pytest.mark.parametrize("name", ["mv", "ln", "sync"])
-def test_a_cut_between_any_two_renames(host: Host, programs: Path, tmp_path: Path, name: str, way: str) -> None:
+@pytest.mark.parametrize(("name", "calls"), [("mv", 4), ("ln", 2)])
+def test_a_cut_between_any_two_renames(
+    host: Host, programs: Path, tmp_path: Path, name: str, calls: int, way: str
+) -> None:
     """The n-th call of a program ends the script, once before its effect and once after."""
     second = host.root / ".env"
     second.write_bytes(b"EXTRA=1\n")
@@ -462,7 +453,7 @@ def test_a_cut_between_any_two_renames(host: Host, programs: Path, tmp_path: Pat
     counter = tmp_path / "count"
     real = shutil.which(name)
     cuts = 0
-    for at in range(1, 9):
+    for at in range(1, calls + 1):
         for effect in (f'"{real}" "$@"; ', ""):
             actions[0].do(host.work(source))
             counter.write_text("")
@@ -482,7 +473,7 @@ def test_a_cut_between_any_two_renames(host: Host, programs: Path, tmp_path: Pat
             if way == "undo":
                 host.forget(source, actions)
             assert host.files() == before
-    assert cuts >= 2
+    assert cuts == 2 * calls
 
 
 @pytest.mark.parametrize("name", ["mv", "rm"])
@@ -515,7 +506,7 @@ def test_a_connection_that_is_lost_at_any_command(host: Host) -> None:
     host.env.write_bytes(b"LOCAL_DOMAIN=social.example\n")
     before = host.files()
     actions = host.actions(source)
-    for after in range(12):
+    for after in range(5):
         cut = Cut(host.connection, after)
         with pytest.raises(ConnectionFailed) if after < 3 else _nothing():
             for action in actions:
