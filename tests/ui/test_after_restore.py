@@ -151,7 +151,7 @@ async def test_the_steps_of_a_restore_are_shown_while_it_runs() -> None:
 
 
 async def test_the_steps_of_an_undo_are_those_of_its_restore() -> None:
-    job = given.job("social.ex", Asset.DATABASE, JobState.RUNNING, step="back: SWAP databases")
+    job = given.job("social.ex", Asset.DATABASE, JobState.RUNNING, step="ending sessions")
     undo = given.run(
         "c121", [job], begun=given.before(seconds=9), kind="undo", restore=restoring.RESTORE,
         steps=(("services.health", "undone"), ("services.start", "undone")),

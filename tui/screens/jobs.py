@@ -195,7 +195,7 @@ class JobsScreen(AreaScreen):
         cells = max(30, self.log_pane.size.width - 1)
         # Of the lines between the list and the footer, the log keeps six.
         most = 22 if self.broad else max(7, self.app.size.height - len(self.mastovault.entries[:6]) - 13)
-        return live_steps(plan, run, cells, most)
+        return live_steps(plan, run, cells, most, dict(holder.steps) if holder is not run else {})
 
     async def _read(self, run: str) -> None:
         app = self.mastovault

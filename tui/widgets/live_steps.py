@@ -20,6 +20,7 @@ _SIGNS: Mapping[str, Piece] = {
     "undone": ("↑", "warn"),
     "cut": ("✗", "bad"),
 }
+_NOTHING: Mapping[str, str] = {}
 _WORDS: Mapping[str, str] = {
     "done": "done",
     "failed": "FAILED",
@@ -29,7 +30,9 @@ _WORDS: Mapping[str, str] = {
 }
 
 
-def live_steps(plan: RestorePlan | None, run: RunView, cells: int, most: int) -> list[Line]:
+def live_steps(
+    plan: RestorePlan | None, run: RunView, cells: int, most: int, before: Mapping[str, str] = _NOTHING
+) -> list[Line]:
     """At most so many lines about the steps of a run, those around the one that runs.
 
     Args:
@@ -37,11 +40,12 @@ def live_steps(plan: RestorePlan | None, run: RunView, cells: int, most: int) ->
         run: what has become of each.
         cells: the width.
         most: the height.
+        before: what had become of each when this run began: an undo goes back from there.
     """
     steps = plan.steps if plan is not None else tuple(_unknown(step) for step, _ in run.steps)
     if not steps:
         return []
-    states = _states(steps, run)
+    states = _states(steps, run, before)
     lines = [_line(number, step, states[step.id], run, cells) for number, step in enumerate(steps, 1)]
     if len(lines) <= most:
         return lines
@@ -57,29 +61,21 @@ def live_steps(plan: RestorePlan | None, run: RunView, cells: int, most: int) ->
     return shown
 
 
-def _states(steps: Sequence[StepInfo], run: RunView) -> dict[str, str]:
-    known = dict(run.steps)
-    back = _going_back(run)
-    states: dict[str, str] = {}
-    for step in steps:
-        state = known.get(step.id, "")
-        if back and state != "undone":
-            # On the way back, what runs is named by its job; what was done before it is still to be taken back.
-            state = "begun" if back == step.name else state if run.kind == "restore" else "done"
-        elif run.kind == "undo" and not known:
-            state = ""
-        if state == "begun" and not run.active:
-            state = "cut"
-        states[step.id] = state
+def _states(steps: Sequence[StepInfo], run: RunView, before: Mapping[str, str]) -> dict[str, str]:
+    own = dict(run.steps)
+    known = {**before, **own}
+    states = {step.id: known.get(step.id, "") for step in steps}
+    # What an earlier run had begun and this one has not touched was cut off with that run; so is all with a dead one.
+    for step, state in states.items():
+        if state == "begun" and (step not in own or not run.active):
+            states[step] = "cut"
+    back = "undone" in own.values() or any(job.step.startswith(_BACK) for job in run.jobs)
+    if back and run.active:
+        # The way back ends a step before it says so: the last one that is not taken back is the one at work.
+        last = next((step for step in reversed(states) if states[step] in {"done", "begun", "failed", "cut"}), None)
+        if last is not None:
+            states[last] = "begun"
     return states
-
-
-def _going_back(run: RunView) -> str:
-    """The name of the step that is being taken back; empty when none is."""
-    if not run.active:
-        return ""
-    found = (job.step for job in run.jobs if job.step.startswith(_BACK) and not job.state.ended)
-    return next((step.removeprefix(_BACK) for step in found), "")
 
 
 def _line(number: int, step: StepInfo, state: str, run: RunView, cells: int) -> Line:
