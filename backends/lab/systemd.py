@@ -107,7 +107,7 @@ class Systemd:
         self._stop_seconds = STOP_SECONDS
         self._processes = processes
         self._faults = faults
-        self._closing = False
+        self._over = threading.Event()
 
     @property
     def stop_seconds(self) -> float:
@@ -173,7 +173,7 @@ class Systemd:
 
     def close(self) -> None:
         """End every process of a unit, the hard way after a moment; nothing is started any more. Idempotent."""
-        self._closing = True
+        self._over.set()
         running = [unit.process for unit in self.units.values() if unit.process is not None]
         for process in running:
             with contextlib.suppress(ProcessLookupError):
@@ -194,7 +194,7 @@ class Systemd:
 
     def _start(self, unit: Unit) -> None:
         with unit.turn:
-            if self._closing or unit.shown()["ActiveState"] in {"active", "deactivating"}:
+            if self._over.is_set() or unit.shown()["ActiveState"] in {"active", "deactivating"}:
                 return
             unit.starts.clear()
             if unit.redis is not None:
@@ -234,9 +234,9 @@ class Systemd:
             if unit.process is not process or unit.active != "active":
                 return
             unit.become("activating", "auto-restart", "exit-code")
-        time.sleep(_RESTART_SECONDS)
+        self._over.wait(_RESTART_SECONDS)
         with unit.turn:
-            if self._closing or unit.process is not process or unit.active != "activating":
+            if self._over.is_set() or unit.process is not process or unit.active != "activating":
                 return
             if len(unit.starts) >= _BURST:
                 unit.become("failed", "failed", "start-limit-hit")
@@ -250,16 +250,20 @@ class Systemd:
                 return
             unit.become("deactivating", "stop-sigterm")
             if self._has(unit, Fault.STUCK):
-                time.sleep(self.stop_seconds)
+                self._over.wait(self.stop_seconds)
                 unit.become("deactivating", "final-sigkill", "timeout")
                 raise UnitFailed(f"Job for {unit.name} canceled.")
-            killed = False
+            stubborn = self._has(unit, Fault.STUBBORN)
+            if stubborn:
+                self._over.wait(self.stop_seconds)
             if unit.redis is not None:
                 unit.redis.stop(patience=60.0)
             elif unit.process is not None:
+                if stubborn and unit.process.poll() is None:
+                    unit.process.kill()
                 self._processes.stop(unit.process, patience=self.stop_seconds)
-                killed = unit.process.returncode == -signal.SIGKILL
-            unit.become(*(("failed", "failed", "timeout") if killed else ("inactive", "dead", "success")))
+                stubborn = unit.process.returncode == -signal.SIGKILL
+            unit.become(*(("failed", "failed", "timeout") if stubborn else ("inactive", "dead", "success")))
 
 
 def _failed(unit: Unit) -> str:

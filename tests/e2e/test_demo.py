@@ -5,82 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.e2e.demo_fleet import Demo, started
 from tests.servers.need import need
 
 ASSETS = ["database", "secrets", "media", "redis"]
 
 
-@dataclass(frozen=True)
-class Demo:
-    """A running `mastovault demo --headless`."""
-
-    directory: Path
-    config: Path
-    hosts: dict[str, str]
-
-    def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tui", "--config", str(self.config), *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={
-                **os.environ,
-                "MASTOVAULT_STATE_DIR": str(self.directory / "state"),
-                "MASTOVAULT_CACHE_DIR": str(self.directory / "cache"),
-            },
-            check=False,
-        )
-
-    def json(self, *arguments: str) -> dict[str, Any]:
-        done = self.run(*arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-    def vault(self) -> Path:
-        return Path(tomllib.loads(self.config.read_text())["vaults"]["local"]["path"])
-
-    def identity(self) -> Path:
-        return Path(tomllib.loads(self.config.read_text())["encryption"]["identity"])
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    directory = tmp_path_factory.mktemp("demo")
-    with subprocess.Popen(
-        [sys.executable, "-m", "tui", "demo", "--headless", "--dir", str(directory)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout
-        assert process.stderr
-        readable, _, _ = select.select([process.stdout], [], [], 90)
-        line = process.stdout.readline() if readable else ""
-        if not line:
-            process.kill()
-            pytest.fail(f"the demo did not get ready: {process.stderr.read()[-2000:]}")
-        ready = json.loads(line)
-        assert ready["event"] == "ready"
-        yield Demo(directory, Path(ready["config"]), {host["host"]: host["state"] for host in ready["hosts"]})
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+    with started(tmp_path_factory.mktemp("demo")) as running:
+        yield running
 
 
 def test_the_fleet_is_ranked_and_has_every_kind_of_host(demo: Demo) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -281,11 +282,12 @@ def test_migrations_are_carried_out(lab: Lab, host: LabHost) -> None:
         host.postgres.run_sql("DELETE FROM schema_migrations WHERE version = '20270101000000'", host.database.name)
 
 
-def test_nothing_stays_when_units_are_stubborn(tmp_path: Path) -> None:
+def test_nothing_stays_though_units_are_stuck(tmp_path: Path) -> None:
     lab = Lab(tmp_path / "lab", hosts=1, rows=10, services=True).start()
     host = lab.hosts["social"]
     for unit in MASTODON:
-        host.fault(unit, Fault.STUBBORN)
+        host.fault(unit, Fault.STUCK)
+    threading.Thread(target=host.systemd.stop, args=(MASTODON,), daemon=True).start()
     family = [psutil.Process(pid) for pid in pids(host).values() if pid]
     begin = time.monotonic()
     lab.stop()

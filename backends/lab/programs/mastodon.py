@@ -44,7 +44,6 @@ class Program:
 
     def run(self) -> NoReturn:
         """Serve until the process is told to end."""
-        signal.signal(signal.SIGTERM, self._end)
         if self._role == "sidekiq":
             self._work()
         threading.Thread(target=self._use, daemon=True).start()
@@ -52,10 +51,6 @@ class Program:
 
     def _fault(self, name: str) -> bool:
         return os.path.exists(f"{self._faults}/{self._unit}.{name}")  # noqa: PTH110
-
-    def _end(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._fault("stubborn"):
-            os._exit(0)
 
     def _use(self) -> None:
         """Use the whole pool all the time, as a server under load would: what is cut comes back at once."""
@@ -70,7 +65,7 @@ class Program:
     def _work(self) -> NoReturn:
         """What Sidekiq does while it has nothing to do: it looks at its queues, and says that it is there."""
         redis = Redis(self._settings)
-        signal.signal(signal.SIGTERM, lambda number, frame: self._leave(number, frame))
+        signal.signal(signal.SIGTERM, self._leave)
         while True:
             _attempt(lambda: redis.call("SADD", "processes", self._me))
             _attempt(lambda: redis.call("HSET", self._me, "busy", "0", "beat", str(time.time())))
@@ -80,13 +75,12 @@ class Program:
             self._ask_all()
             time.sleep(_BEAT)
 
-    def _leave(self, number: int, frame: FrameType | None) -> None:
+    def _leave(self, _number: int, _frame: FrameType | None) -> None:
         """Sidekiq takes itself off the list when it ends."""
-        if not self._fault("stubborn"):
-            last = Redis(self._settings)
-            _attempt(lambda: last.call("SREM", "processes", self._me))
-            _attempt(lambda: last.call("DEL", self._me))
-        self._end(number, frame)
+        last = Redis(self._settings)
+        _attempt(lambda: last.call("SREM", "processes", self._me))
+        _attempt(lambda: last.call("DEL", self._me))
+        os._exit(0)
 
     def _serve(self, port: int) -> NoReturn:
         server = socket.create_server(("127.0.0.1", port), backlog=50)
