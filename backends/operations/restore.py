@@ -11,10 +11,10 @@ from typing import Any
 from backends.catalog import Catalog
 from backends.config.paths import Paths
 from backends.config.schema import Config
-from backends.errors import AssetFailed, ConfigurationError, KeyUnavailable, MastovaultError
+from backends.errors import AssetFailed, ConfigurationError, ConnectionFailed, KeyUnavailable, MastovaultError
 from backends.model import Asset, JobResult, Secret, SnapshotInfo
 from backends.operations.choose import openable, sources
-from backends.operations.line import Line
+from backends.operations.line import ATTEMPTS, Line, pause
 from backends.operations.locks import hold
 from backends.operations.restore_walk import Walk, outcome
 from backends.progress import Job
@@ -90,33 +90,50 @@ def restore_host(
     """
     began = time.monotonic()
     main = next(iter(jobs.values()))
-    link: Line | None = None
+    line: Line | None = None
     try:
         _require_sane(config, request)
-        link = Line(request.host, config.hosts[request.host])
+        line = Line(request.host, config.hosts[request.host])
         with holding(paths, request, run_id):
             main.step("looking")
             found = sources(config, Catalog(paths.cache_dir), request.snapshots, main.ask, main.log)
-            connection = link.connect(main.log, _sleep(main), main.ask)
-            target = find_target(connection, config.hosts[request.host], request, found)
-            plan, looks = look_and_plan(config, paths, request, target, found)
+            target, plan, looks = _look(config, paths, request, found, line, main)
             planned(plan.to_json())
             _require_go(plan)
             with opened(new_journal(paths.state_dir, request)) as journal:
                 for name, look in looks.items():
                     journal.keep_facts(name, look.facts)
                 actions = actions_of(request, journal.known.facts)
-                walk = Walk(config, journal, actions, found, target, link, jobs)
+                walk = Walk(config, journal, actions, found, target, line, jobs)
                 state = walk.forward()
                 results = outcome(state, request, journal, began, walk.warnings)
     except MastovaultError as error:
         results = failed(request, error, began)
     finally:
-        if link is not None:
-            link.close()
+        if line is not None:
+            line.close()
     for result in results:
         on_result(result)
     return results
+
+
+def _look(
+    config: Config, paths: Paths, request: RestoreRequest, found: Mapping[Asset, Source], line: Line, job: Job
+) -> tuple[Target, RestorePlan, dict[str, Look]]:
+    """Look at the target; a line that is lost meanwhile is connected again, some times. Raises `ConnectionFailed`."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            connection = line.connect(job.log, _sleep(job), job.ask)
+            target = find_target(connection, config.hosts[request.host], request, found)
+            return (target, *look_and_plan(config, paths, request, target, found))
+        except ConnectionFailed as error:
+            job.check_cancelled()
+            line.lose()
+            if attempt == ATTEMPTS or not error.retryable:
+                raise
+            job.log(f"{error.sentence}; looking again ({attempt + 1} of {ATTEMPTS})")
+            _sleep(job)(pause(attempt))
+    raise AssertionError("unreachable")
 
 
 def look_and_plan(
