@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from tests.servers.debian_mastodon import ROOT
@@ -55,25 +58,44 @@ def test_a_client_that_keeps_the_database_busy(world: World) -> None:
     assert world.pristine()
 
 
-def test_a_service_that_will_not_stop(world: World) -> None:
-    damage(world)
+@contextmanager
+def stubborn_sidekiq(world: World, seconds: int) -> Iterator[None]:
+    """Sidekiq ignores SIGTERM; systemd kills it after so many seconds."""
+    host = world.host
     drop_in = "/etc/systemd/system/mastodon-sidekiq.service.d/slow.conf"
-    world.host.run(f"touch {ROOT}/tmp/stubborn; systemctl restart mastodon-sidekiq; rm {ROOT}/tmp/stubborn")
-    world.host.run(
-        f"install -D /dev/stdin {drop_in}; systemctl daemon-reload", stdin=b"[Service]\nTimeoutStopSec=600\n"
-    )
+    host.run(f"install -D -m 644 /dev/stdin {drop_in}", stdin=f"[Service]\nTimeoutStopSec={seconds}\n".encode())
+    host.run(f"systemctl daemon-reload; touch {ROOT}/tmp/stubborn; systemctl restart mastodon-sidekiq")
+    ignores = "grep -qE 'SigIgn:.*[4567cdef]...$' /proc/$(systemctl show -P MainPID mastodon-sidekiq)/status"
+    host.run(f"for _ in $(seq 100); do {ignores} && exit; sleep 0.1; done; exit 1")
     try:
-        with watched(world.mastodon) as watch:
-            result = world.operator.results("restore", *_DATABASE)["database"]
-        assert watch.longest < 30
-        if result["result"] == "failed":
-            assert "mastodon-sidekiq" in result["error"] + (result["next_step"] or "")
-            assert_as_damaged(world)
-        else:
-            assert_restored(world)
+        yield
     finally:
-        world.host.run(f"rm -f {drop_in}; systemctl daemon-reload; systemctl kill -s KILL mastodon-sidekiq || true")
-        world.host.run("systemctl start mastodon-sidekiq")
+        host.run(f"rm -rf {drop_in.rpartition('/')[0]} {ROOT}/tmp/stubborn; systemctl daemon-reload")
+        host.run("systemctl kill -s KILL mastodon-sidekiq || true; systemctl restart mastodon-sidekiq")
+
+
+def test_a_service_that_is_slow_to_stop(world: World) -> None:
+    damage(world)
+    with stubborn_sidekiq(world, 12), watched(world.mastodon) as watch:
+        world.operator.done("restore", *_DATABASE)
+    assert_restored(world)
+    assert watch.longest < 10, "the site waits for Sidekiq"
+    world.forget_all()
+    assert world.pristine()
+
+
+def test_cancelled_while_a_service_does_not_stop(world: World) -> None:
+    damage(world)
+    with stubborn_sidekiq(world, 20), watched(world.mastodon) as watch:
+        begun = world.begin(*_DATABASE)
+        begun.await_step("services.stop")
+        world.host.run("until systemctl is-active mastodon-sidekiq | grep -q deactivating; do sleep 0.1; done")
+        world.operator.must("cancel", begun.run()["run"])
+        code, out, err = begun.end()
+    assert code != 0
+    assert "cancelled" in out + err
+    assert watch.longest < 2, "the site was not to be stopped yet"
+    assert_as_damaged(world)
 
 
 @pytest.mark.parametrize("step", ["database.load", "database.swap"])
