@@ -140,7 +140,7 @@ class Restores:
 
     def sql(self, query: str, database: str = "") -> str:
         """One answer of the live database."""
-        return self.world.lab.postgres.run_sql(query, database or self.host.database.name).strip()
+        return self.host.postgres.run_sql(query, database or self.host.database.name).strip()
 
     def counts(self) -> dict[str, str]:
         """Rows of the tables that matter; `-` for one that is not there."""
