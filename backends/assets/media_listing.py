@@ -25,8 +25,8 @@ _KEEP_NAMES = 1000
 _BLOCK = 1024
 """Records that are in the open per run while merging."""
 _NUMBERS = re.compile(rb"(\d{1,20})\t(-?)(\d{1,20})(?:\.(\d{1,30}))?\t([0-7]{1,5})\t")
-# Directories that cannot be opened are reported as `u` and not entered; all else that is no directory is listed, but for
-# what a restore keeps aside where it finds no other place on the same file system.
+# Directories that cannot be opened are reported as `u` and not entered; all else that is no directory is listed, but
+# for what a restore keeps aside where it finds no other place on the same file system.
 _SCRIPT = r"""cd -- "$1" || exit 9
 export LC_ALL=C
 below=.${3:+/}$3
