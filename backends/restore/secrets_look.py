@@ -148,6 +148,8 @@ class _Seen:
         names = [name for name in (*self._changed, *self._added, *self._removed) if machine_bound(name)]
         if not self._target.same_host and self._own.any:
             return [_ok("where the database, Redis and media are stays as the target's own settings say")]
+        if not self._target.same_host and any(each.content != each.file.content for each in self._placed):
+            return [_ok("where the database and Redis are is written as the configuration of this host says")]
         if not self._target.same_host:
             bound = sorted(name for name in self._after.values if machine_bound(name))
             text = f"the settings of another machine say where the database and Redis are: {_listed(bound)}"

@@ -12,6 +12,7 @@ from backends.mastodon.environment import DOTENV_NAMES, Effective
 from backends.mastodon.host_files import FileState, HostFile, read_files
 from backends.model import Asset, Secret
 from backends.restore.base import Target, Work
+from backends.restore.secrets_configured import configured
 from backends.restore.secrets_merge import merge
 from backends.restore.secrets_source import format_of, read_environment_tar, settings_of
 from backends.restore.source import Source
@@ -90,18 +91,29 @@ def place(files: Iterable[tuple[HostFile, str]], target: Target, own: Own) -> tu
     """
     placed: list[Placed] = []
     left: list[str] = []
-    keep = not target.same_host and own.any
+    files = list(files)
+    known = _known(files, target, own)
     for file, form in files:
         path = _path(file, form, target)
         if path is None:
             left.append(file.path)
             continue
         content = file.content
-        if keep:
+        if known is not None:
             main = posixpath.basename(path) == MAIN
-            content = merge(content, own.settings.values, form=form, add=main and form == "dotenv")
+            content = merge(content, known, form=form, add=main and form == "dotenv")
         placed.append(Placed(file, form, path, content))
     return placed, left
+
+
+def _known(files: Iterable[tuple[HostFile, str]], target: Target, own: Own) -> Mapping[str, Secret] | None:
+    """The settings of a machine that win over those of the snapshot; None when the snapshot's stay as they are."""
+    if target.same_host:
+        return None
+    if own.any:
+        return own.settings.values
+    stored = settings_of((file.path, form, file.content) for file, form in files)
+    return configured(target.installation, stored.values)
 
 
 def _path(file: HostFile, form: str, target: Target) -> str | None:
