@@ -62,10 +62,9 @@ class LabHost:
         return f"http://127.0.0.1:{self.web_port}"
 
     @property
-    def serves(self) -> bool:
-        """Whether its site answers, as far as its units say."""
-        unit = self.systemd.units[WEB]
-        return unit.command is not None and unit.active == "active"
+    def has_site(self) -> bool:
+        """Whether its web server is a real one: it answers when it has been started."""
+        return self.online and self.systemd.units[WEB].command is not None
 
     def fault(self, unit: str, fault: Fault, *, on: bool = True) -> None:
         """Let a unit misbehave from now on, or no more."""

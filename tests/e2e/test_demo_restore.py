@@ -48,6 +48,7 @@ def test_a_whole_host_comes_back_on_an_empty_one(demo: Demo) -> None:
     assert values["LOCAL_DOMAIN"] == "social.example"
     # Its own servers serve it, not those that the settings came with.
     assert f"DB_PORT={values['DB_PORT']}\n" not in original
+    assert demo.posts("spare") == demo.posts("social") == 2000
     media = demo.directory / "hosts/spare/home/mastodon/live/public/system/media_attachments"
     assert any(path.is_file() for path in media.rglob("*"))
 

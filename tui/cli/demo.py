@@ -178,8 +178,10 @@ def _tell(event: dict[str, Any], directory: Path | None) -> None:
     """What can be done with the fleet from another terminal."""
     where = f" --dir {shlex.quote(str(directory))}" if directory else ""
     host = next((each["host"] for each in event["hosts"] if each["host"] == "art"), event["hosts"][0]["host"])
-    sites = " ".join(f"{each['host']} {each['web']}/" for each in event["hosts"] if each["web"])
-    _say(f"the sites answer: {sites}")
+    for each in event["hosts"]:
+        if each["web"]:
+            when = ", once a host was restored onto it" if each["host"] == "spare" else ""
+            _say(f"the site of {each['host']} answers at {each['web']}/{when}")
     _say(f"to have something to restore, in another terminal: mastovault demo{where} --damage {host}")
     _say(f"a shell on a host: ssh -F {shlex.quote(str(Path(event['config']).parent))}/client/ssh_config {host}")
 
@@ -202,7 +204,7 @@ def _event(lab: Lab) -> dict[str, Any]:
             "host": host.name,
             "address": host.address,
             "state": "online" if host.online else "offline",
-            "web": host.web if host.serves else None,
+            "web": host.web if host.has_site else None,
         }
         for host in lab.hosts.values()
     ]
