@@ -7,7 +7,7 @@ import dataclasses
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -182,6 +182,7 @@ def as_it_was(restores_: Restores) -> Iterator[None]:
 def _jobs(host: LabHost) -> int:
     """Jobs that wait in Sidekiq's queues; feeds may have been built again meanwhile."""
     with contextlib.closing(host.redis.client()) as client:
-        queues: Any = client.smembers("queues")
-        waiting = sum(cast(int, client.llen(b"queue:" + name)) for name in queues)
-        return waiting + cast(int, client.zcard("schedule")) + cast(int, client.zcard("retry"))
+        ask: Any = client
+        names = ask.smembers("queues")
+        queued = [ask.llen(b"queue:" + name) for name in names] + [ask.zcard("schedule"), ask.zcard("retry")]
+        return int(sum(queued))

@@ -50,7 +50,7 @@ def fill(unit: RedisUnit, tag: str, feeds: int = 20) -> None:
 def tag_of(unit: RedisUnit) -> str:
     """Whose data it serves: the tag it was filled with, `""` when it is empty."""
     client = unit.client()
-    tag = client.get("tag") or ""
+    tag: Any = client.get("tag") or ""
     if tag:
         assert client.lrange("queue:default", 0, -1) == [f"{tag}{number}" for number in range(3)]
         assert client.zrange("feed:home:3", 0, 0) == [tag]
