@@ -203,6 +203,10 @@ def test_rows_that_are_missing_are_noticed(host: Connection, postgres: Postgres,
     assert "statuses has 4000 rows instead of 4001 (and 1 more)" in error.sentence
 
 
+def blocks(driver: Driver) -> list[Any]:
+    return [finding for finding in driver.look().findings if finding.level == "block"]
+
+
 def facts(source: Source, **changes: Any) -> Source:
     manifest = source.manifest.model_copy(update={"facts": {**source.manifest.facts, **changes}})
     return Source(manifest=manifest, vaults=source.vaults, identities=source.identities)

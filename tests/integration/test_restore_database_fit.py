@@ -10,7 +10,7 @@ import pytest
 from backends.connection.base import Connection
 from backends.restore.plan import Phase
 from backends.restore.source import Source
-from tests.integration.test_restore_database_faults import facts
+from tests.integration.test_restore_database_faults import blocks, facts
 from tests.integration.test_restore_database_faults import host as host
 from tests.integration.test_restore_database_faults import postgres as postgres
 from tests.integration.test_restore_database_faults import snapshots as snapshots
@@ -18,10 +18,6 @@ from tests.integration.test_restore_database_faults import unhurt as unhurt
 from tests.integration.test_restore_database_faults import whole as whole
 from tests.servers.database_restore import Driver
 from tests.servers.postgres import Postgres
-
-
-def blocks(driver: Driver) -> list[Any]:
-    return [finding for finding in driver.look().findings if finding.level == "block"]
 
 
 @pytest.mark.parametrize(
