@@ -12,6 +12,8 @@ from backends.restore.plan import RedisChoice, RestoreRequest
 from backends.restore.services_program import place_from, run
 
 PROGRAM = "bin/tootctl"
+_BAR = "Progress: |"
+_BAR_WIDTH = 80 - len("Progress: ||")
 _COUNT = re.compile(r"(?<![0-9/])([0-9]{1,9})/([0-9]{1,9})(?![0-9/])", re.ASCII)
 
 
@@ -33,16 +35,29 @@ def build(work: Work, facts: Mapping[str, Any]) -> None:
 
 
 class _Progress:
-    """Follows `17/42` in a progress bar that is written over itself."""
+    """Follows `17/42` in a progress bar that is written over itself, or a bar that only grows.
+
+    Where its output is no terminal, ruby-progressbar leaves Mastodon's format with the counts aside and writes
+    `Progress: |====` further and further, as wide as a terminal of 80 columns (lib/ruby-progressbar/outputs/non_tty.rb,
+    calculators/length.rb).
+    """
 
     def __init__(self, work: Work) -> None:
         self._job = work.job
         self._text = ""
         self._total = 0
         self._done = 0
+        self._in_bar = False
+        self._tail = ""
+        """The end of what came, where the beginning of a bar may be."""
 
     def take(self, text: str) -> None:
         """More of the output."""
+        begun = self._tail + text
+        if self._in_bar or _BAR in begun:
+            self._grow(text if self._in_bar else begun)
+            return
+        self._tail = begun[1 - len(_BAR) :]
         # The last word may go on in the next piece.
         whole, sign, rest = _cut(self._text + text)
         self._text = rest
@@ -56,6 +71,17 @@ class _Progress:
         if done > self._done:
             self._job.advance(done - self._done)
             self._done = done
+
+    def _grow(self, text: str) -> None:
+        """More of a bar that only grows."""
+        if not self._in_bar:
+            self._in_bar = True
+            self._job.step("building the feeds", total=_BAR_WIDTH, unit="steps")
+            text = text.partition(_BAR)[2]
+        grown = min(text.partition("|")[0].count("="), _BAR_WIDTH - self._done)
+        if grown:
+            self._job.advance(grown)
+            self._done += grown
 
 
 def _cut(text: str) -> tuple[str, str, str]:
