@@ -122,13 +122,14 @@ class _Seen:
         if not self._own.any:
             return [_note(f"there are no settings yet: {len(self._after.values)} keys come with the snapshot", "")]
         told = []
-        for names, words in (
-            (self._changed, "get the snapshot's value"),
-            (self._added, "come back"),
-            (self._removed, "are not in the snapshot and go"),
+        for names, one, many in (
+            (self._changed, "gets the snapshot's value", "get the snapshot's values"),
+            (self._added, "comes back", "come back"),
+            (self._removed, "is not in the snapshot and goes", "are not in the snapshot and go"),
         ):
             if names:
-                told.append(_note(f"{len(names)} settings {words}: {_listed(names)}", ""))
+                words = f"1 setting {one}" if len(names) == 1 else f"{len(names)} settings {many}"
+                told.append(_note(f"{words}: {_listed(names)}", ""))
         return told or [_ok("the settings on the target are those of the snapshot")]
 
     def identity(self) -> list[Finding]:

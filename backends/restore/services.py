@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from backends.model import Asset
 from backends.restore import feeds
 from backends.restore.base import Action, Target, Work
+from backends.restore.health import Address
 from backends.restore.pair_step import prove
 from backends.restore.plan import Look, Phase, RestoreRequest, StepInfo
 from backends.restore.services_look import look
@@ -15,6 +17,7 @@ from backends.restore.services_program import place_from, run
 from backends.restore.services_run import Services
 from backends.restore.services_units import Service, from_json
 from backends.restore.source import Source
+from backends.untrusted import clean
 
 
 class ServicesPart:
@@ -49,7 +52,7 @@ def _around(facts: Mapping[str, Any]) -> list[Action]:
             "stop",
             Phase.STOP,
             "stop",
-            f"{_names(running) or 'nothing runs now'}, Sidekiq first",
+            f"{_names(running)}; Sidekiq first, while the site is up still" if running else "nothing runs now",
             [_systemctl("stop", group) for group in _split(running)],
             2.0,
         ),
@@ -69,7 +72,7 @@ def _around(facts: Mapping[str, Any]) -> list[Action]:
             Phase.HEALTH,
             "ask for health",
             f"{' and '.join(asked)} must answer OK" if asked else "nothing that answers is started",
-            [f"curl -H 'Host: {facts['domain']}' -H 'X-Forwarded-Proto: https' {each}" for each in asked],
+            [_curl(each, str(facts["domain"])) for service in wanted for each in service.addresses],
             15.0,
         ),
         do=services.health,
@@ -81,6 +84,12 @@ def _around(facts: Mapping[str, Any]) -> list[Action]:
         undo=services.stop_sidekiq,
     )
     return [stop, start, *([health] if asked else []), *([sidekiq] if last else [])]
+
+
+def _curl(address: Address, domain: str) -> str:
+    """The question as it can be typed."""
+    where = ["--unix-socket", address.unix, f"http://localhost{address.path}"] if address.unix else [address.shown]
+    return clean(shlex.join(["curl", "-H", f"Host: {domain}", "-H", "X-Forwarded-Proto: https", *where]))
 
 
 def _migrate(work: Work, facts: Mapping[str, Any]) -> None:

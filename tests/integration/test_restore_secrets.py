@@ -222,9 +222,9 @@ def test_what_changes_is_told_by_name_and_never_by_value(host: Host) -> None:
     host.env.write_bytes(written(values))
     look = host.look(source)
     told = "\n".join(finding.text for finding in look.findings)
-    assert "1 settings get the snapshot's value: SECRET_KEY_BASE" in told
-    assert "1 settings come back: DB_PASS" in told
-    assert "1 settings are not in the snapshot and go: ADDED_SINCE" in told
+    assert "1 setting gets the snapshot's value: SECRET_KEY_BASE" in told
+    assert "1 setting comes back: DB_PASS" in told
+    assert "1 setting is not in the snapshot and goes: ADDED_SINCE" in told
     assert look.lost == ("the present values of the settings ADDED_SINCE, SECRET_KEY_BASE",)
     assert not levels(look, "block")
     host.do(source, actions := host.actions(source, look))
