@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -17,6 +18,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.retry import Retry
 
 from backends.connection.base import Command, Connection
 from backends.errors import AssetFailed, ConnectionFailed
@@ -79,6 +81,7 @@ def open_redis(connection: Connection, place: RedisPlace) -> Iterator[redis.Redi
         socket_timeout=_ANSWER_SECONDS,
         socket_connect_timeout=_CONNECT_SECONDS,
         max_connections=2,
+        retry=Retry(NoBackoff(), 0),  # whoever waits for a Redis to come up asks again himself, sooner
     )
     client = redis.Redis(connection_pool=pool)
     try:
