@@ -1,4 +1,4 @@
-"""A whole host onto another Debian: one with PostgreSQL and Redis alone, with Mastodon's code and without."""
+"""A whole host onto another Debian: with Mastodon's code, with PostgreSQL and Redis alone, with another Mastodon."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.servers.debian import Debian
-from tests.servers.debian_mastodon import ROOT, SERVICES, Mastodon, install_code
-from tests.servers.debian_world import World, add_host, watched
+from tests.servers.debian_mastodon import ROOT, SERVICES, Mastodon, install, install_code
+from tests.servers.debian_world import State, World, add_host, watched
 
 pytestmark = [pytest.mark.apt, pytest.mark.root, pytest.mark.timeout(400)]
 
@@ -72,3 +72,28 @@ def test_onto_a_bare_machine_and_back(world: World, tmp_path: Path) -> None:
         assert "mastodon_production" not in new.databases()
         assert host.redis("LLEN", "queue:push") == "0"
         assert not host.path(f"{ROOT}/.env.production").exists()
+
+
+def test_not_onto_another_mastodon_unless_told(world: World, tmp_path: Path) -> None:
+    operator = world.operator
+    with Debian(tmp_path / "other", "other") as host:
+        other = install(host, domain="other", seed=23, statuses=300)
+        add_host(operator, "other", host)
+        before = State.of(other)
+        onto = ("restore", "social", "--to", "other", "--only", "database")
+        plan = json.loads(operator.run(*onto, "--plan", "--json").stdout)
+        words = {finding["accept"] for finding in plan["findings"] if finding["level"] == "block"}
+        assert words == {"domain", "pair"}
+        refused = operator.results(*onto, "--confirm", "other/database")["database"]
+        assert refused["result"] == "failed"
+        assert "nothing was changed" in refused["error"]
+        assert State.of(other) == before
+        assert other.healthy()
+
+        accepted = [part for word in sorted(words) for part in ("--accept", f"other/{word}")]
+        operator.done(*onto, "--confirm", "other/database", *accepted)
+        assert other.counts() == world.good.counts
+        (record,) = [each for each in world.restores() if each["host"] == "other" and "undo" in each["can"]]
+        operator.done("undo", record["id"], "--confirm", record["confirm"])
+        assert State.of(other) == before
+        assert other.healthy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -98,6 +99,23 @@ def test_cancelled_while_a_service_does_not_stop(world: World) -> None:
     assert_as_damaged(world)
 
 
+def test_no_room_is_said_before_anything_begins(world: World) -> None:
+    host = world.host
+    free = int(host.run("df --output=avail -B1 /var | tail -n 1"))
+    host.run(f"fallocate -l {free - 6_000_000} /var/fill")
+    try:
+        done = world.operator.run("restore", "social/database", "--plan", "--json")
+        findings = [finding["text"] for finding in json.loads(done.stdout)["findings"] if finding["level"] == "block"]
+        assert done.returncode == 1
+        assert findings
+        result = world.operator.results("restore", *_DATABASE)["database"]
+        assert result["result"] == "failed"
+        assert findings[0] in result["error"]
+    finally:
+        host.run("rm /var/fill")
+    assert world.pristine()
+
+
 @pytest.mark.parametrize("step", ["database.load", "database.swap"])
 def test_the_connection_is_cut(world: World, step: str) -> None:
     damage(world)
@@ -117,6 +135,8 @@ def test_cancelled_while_it_stages(world: World) -> None:
     begun.await_step("database.load")
     world.host.relay.hold()
     try:
+        second = world.operator.run("restore", *_DATABASE, "--json")
+        assert second.returncode == 11, second
         world.operator.must("cancel", begun.run()["run"])
     finally:
         world.host.relay.go_on()

@@ -67,6 +67,14 @@ def test_all_assets_are_backed_up_with_a_sudo_password(world: World) -> None:
     assert list(results) == ["database", "secrets", "media", "redis"]
 
 
+def test_settings_come_back_with_a_sudo_password(world: World) -> None:
+    env = f"{ROOT}/.env.production"
+    world.host.run(f"echo BROKEN=1 >>{env}")
+    world.operator.done("restore", "social2/secrets", "--confirm", "social2/secrets")
+    assert "BROKEN" not in world.host.run(f"cat {env}")
+    assert world.mastodon.healthy()
+
+
 def test_nothing_stored_shows_a_secret(world: World) -> None:
     for path in world.operator.files():
         data = path.read_bytes()

@@ -11,12 +11,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.servers.need import find, need, need_root, stop
 
 FILES = Path(__file__).with_name("debian_files")
 _SUITE = "bookworm"
+_KEEP = 14 * 86400
+"""Seconds until a tree that no recipe asks for any more is removed."""
 _PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "procps", "adduser", "curl"),
     *("postgresql", "redis-server", "python3-minimal", "python3-psycopg2", "age", "zstd"),
@@ -41,7 +44,9 @@ def image() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.is_dir():
             for older in cache.glob("debian-*"):
-                shutil.rmtree(older)
+                # Another checkout may be booted from a tree of its own.
+                if older.suffix == ".partial" or time.time() - older.stat().st_mtime > _KEEP:
+                    shutil.rmtree(older)
             _make(made)
     return made
 
