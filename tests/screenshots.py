@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from tui.app import MastovaultApp
 from tui.screens.asset import AssetScreen
 from tui.screens.fleet import FleetScreen
 from tui.screens.jobs import JobsScreen
+from tui.widgets.typed import TypedName
+from tui.wizard.screen import RestoreWizard
 
 PLACE = Path(__file__).parent.parent / "screenshots"
 SIZES = ((80, 24), (120, 40))
@@ -90,6 +92,38 @@ async def _pictures(lab: Lab, size: tuple[int, int]) -> None:
         await pilot.press("question_mark")
         await picture.save("help")
         await pilot.press("escape")
+        await _restore(picture, fleet)
+
+
+async def _restore(picture: Picture, fleet: FleetScreen) -> None:
+    """A restore in place, from the wizard to its end."""
+    app, pilot = picture.app, picture.pilot
+    fleet.table.move_to("art/database")
+    await pilot.press("r")
+    wizard = app.screen
+    assert isinstance(wizard, RestoreWizard)
+    await picture.until(lambda: bool(wizard.points), "the restore points")
+    await picture.save("restore-copy")
+    await pilot.press("enter", "G", "space")
+    await picture.save("restore-target")
+    await pilot.press("enter")
+    await picture.until(lambda: wizard.plan is not None, "the plan")
+    await picture.save("restore-plan")
+    await pilot.press("enter")
+    await picture.until(lambda: bool(wizard.query(TypedName)), "the field")
+    await pilot.press(*"art/data")
+    await picture.save("restore-confirm")
+    await pilot.press(*"base", "enter", "enter")
+    await picture.until(
+        lambda: any(_done(run.steps) > 1 for run in app.runs if run.kind == "restore"), "the first steps"
+    )
+    await picture.save("restore-running")
+    await picture.until(lambda: any(run.kind == "restore" and not run.active for run in app.runs), "the end")
+    await picture.save("restore-done")
+
+
+def _done(steps: Sequence[tuple[str, str]]) -> int:
+    return sum(state == "done" for _step, state in steps)
 
 
 def main() -> None:

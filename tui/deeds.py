@@ -144,7 +144,7 @@ class Deeds:
         if entry is None:
             self._app.notify(f"No job on {host}/{asset} has left a log on this machine.", severity="warning")
         else:
-            self.open_log(entry.run.id, entry.job.id)
+            self.open_log(entry.run.id, entry.log)
 
     def show_fleet_of(self, host: str) -> None:
         """Show the fleet with one host's rows only."""

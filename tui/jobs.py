@@ -45,6 +45,11 @@ class JobEntry:
         return f"{self.job.host}/{self.job.asset}"
 
     @property
+    def log(self) -> str | None:
+        """The job whose log is shown: its own; of a restore all, for its steps follow each other."""
+        return None if self.run.kind in {"restore", "undo"} else self.job.id
+
+    @property
     def number(self) -> str:
         """The short end of the run's id, as the commands take it too."""
         return short(self.run.id)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Button
 
@@ -20,6 +22,8 @@ from tui.app import MastovaultApp
 from tui.screens.dialog import Confirm, Typed
 from tui.screens.fleet import FleetScreen
 from tui.screens.jobs import JobsScreen
+from tui.widgets.live_steps import headline, live_steps
+from tui.widgets.log_pane import LogPane
 
 DONE = ("done", "undo", "forget")
 INTERRUPTED = ("interrupted", "resume", "rollback")
@@ -240,3 +244,60 @@ async def test_cancelling_a_restore_stops_the_whole_of_it() -> None:
         assert "taken back" in screen_text(app)
         await press(pilot, "right", "enter")
         assert source.done == [("cancel", restoring.RUNNING.id, None)]
+
+
+async def test_secrets_are_drilled_with_the_database_that_they_open() -> None:
+    source = restoring.source()
+    async with running(source) as (app, pilot):
+        screen = app.screen
+        assert isinstance(screen, FleetScreen)
+        screen.table.move_to("social.ex/secrets")
+        await press(pilot, "d", "enter")
+        assert source.done[-1][1].assets == (Asset.DATABASE, Asset.SECRETS)
+        await press(pilot, "v", "enter")
+        assert source.done[-1][1].assets == (Asset.SECRETS,)
+
+
+async def test_the_log_of_a_restore_is_that_of_all_its_jobs() -> None:
+    async with running(restoring.source(views=(restoring.RUNNING,))) as (app, pilot):
+        await press(pilot, "2")
+        assert app.screen.query_one(LogPane).subject == (restoring.RUNNING.id, None)
+        await press(pilot, "enter")
+        assert "restore social.ex/database" in screen_text(app)
+        await press(pilot, "X")
+        assert isinstance(app.screen, Confirm)
+
+
+async def test_a_name_that_is_pasted_or_typed_in_a_burst_arrives_in_order() -> None:
+    source = restoring.source(record(*DONE))
+    async with running(source) as (app, pilot):
+        for typed in (events.Paste("social.ex/database"), None):
+            await press(pilot, "u", "right", "enter")
+            if typed is not None:
+                assert app._driver is not None
+                app._driver.send_message(typed)
+            else:
+                await write(pilot, "social.ex/database")
+            await until(pilot, lambda: "✓ matches" in screen_text(app), "the name")
+            await press(pilot, "escape")
+        assert source.kinds() == []
+
+
+def test_how_far_a_restore_is() -> None:
+    plan = restoring.plan(restoring.WISH)
+    assert headline(plan, restoring.RUNNING) == "step 2 of 7"
+    assert headline(plan, restoring.DONE) == ""
+    back = replace(restoring.RUNNING, kind="undo", steps=(("services.health", "undone"),))
+    assert headline(plan, back, dict(restoring.DONE_STEPS)) == "6 steps to take back"
+
+
+async def test_many_steps_are_shown_around_the_one_that_runs() -> None:
+    plan = restoring.plan(restoring.WISH)
+    many = replace(plan, steps=tuple(replace(step, id=f"{step.id}{n}") for n in range(4) for step in plan.steps))
+    ids = [step.id for step in many.steps]
+    for place in (0, 14, 27):
+        run = replace(restoring.RUNNING, steps=(*((step, "done") for step in ids[:place]), (ids[place], "begun")))
+        lines = ["".join(text for text, _ in line) for line in live_steps(many, run, 70, 7)]
+        assert len(lines) == 7
+        assert any("▶" in line for line in lines)
+        assert all(len(line) <= 70 for line in lines)

@@ -42,7 +42,7 @@ class Dialog(Guarded, ModalScreen[T]):
         &:hover { background: $rule; border: none; }
         &:focus { background: $primary; color: $background; text-style: bold; background-tint: transparent; }
         &#yes:focus, &.deed:focus { background: $accent; }
-        &:disabled { color: $rule; }
+        &:disabled { color: $quiet; background: $background; opacity: 100%; text-opacity: 100%; }
         &:ansi { background: ansi_default; color: ansi_default; }
         &:ansi:focus { text-style: bold reverse; }
         &:ansi:disabled { text-style: dim; }

@@ -17,7 +17,7 @@ from tui.jobs import JobEntry
 from tui.screens.base import AreaScreen
 from tui.widgets import say
 from tui.widgets.lines import Lines, Rule
-from tui.widgets.live_steps import live_steps
+from tui.widgets.live_steps import headline, live_steps
 from tui.widgets.log_pane import LogPane
 from tui.widgets.notice import Notice
 from tui.widgets.table import Column, Table
@@ -167,22 +167,21 @@ class JobsScreen(AreaScreen):
 
     def _draw_head(self) -> None:
         entry = self.table.current
-        title = [("log", "title"), (f" {entry.number}" if entry is not None else "", "strong")]
-        self.query_one("#jobs-rule", Rule).show(title, self.log_pane.switches())
+        title: list[Piece] = [("log", "title"), (f" {entry.number}" if entry is not None else "", "strong")]
         steps: Sequence[Line] = ()
         if entry is not None:
             self.query_one("#jobs-step", Lines).show(self._step_lines(entry))
-            steps = self._plan_lines(entry)
+            if entry.run.restore:
+                steps, place = self._plan_lines(entry.run)
+                title.append((f"  {place}" if place else "", "run"))
+        self.query_one("#jobs-rule", Rule).show(title, self.log_pane.switches())
         # Of a list that is shorter than its part of the screen, the room goes to the log.
         room = min(7, len(self.mastovault.entries) + 1) if steps and not self.broad else None
         self.table.styles.height = room if room is not None else "1fr"
         self.query_one("#jobs-steps", Lines).show(steps)
 
-    def _plan_lines(self, entry: JobEntry) -> Sequence[Line]:
-        """The steps of a restore or of an undo and what has become of each; nothing for other kinds."""
-        run = entry.run
-        if run.kind not in {"restore", "undo"}:
-            return ()
+    def _plan_lines(self, run: RunView) -> tuple[Sequence[Line], str]:
+        """The steps of a restore or of an undo with what has become of each, and which one is at work."""
         # An undo walks the steps of the restore's plan, which is in the folder of that run.
         made = [view for view in self.mastovault.runs if view.restore == run.restore and view.kind == "restore"]
         holder = run if run.kind == "restore" else next(iter(made), run)
@@ -195,7 +194,9 @@ class JobsScreen(AreaScreen):
         cells = max(30, self.log_pane.size.width - 1)
         # Of the lines between the list and the footer, the log keeps six.
         most = 22 if self.broad else max(7, self.app.size.height - len(self.mastovault.entries[:6]) - 13)
-        return live_steps(plan, run, cells, most, dict(holder.steps) if holder is not run else {})
+        before = dict(holder.steps) if holder is not run else {}
+        place = headline(plan, run, before) if plan is not None and run.active else ""
+        return live_steps(plan, run, cells, most, before), place
 
     async def _read(self, run: str) -> None:
         app = self.mastovault
@@ -244,7 +245,7 @@ class JobsScreen(AreaScreen):
     def show_log(self) -> None:
         """Show the log of the job under the cursor."""
         entry = self.table.current
-        subject = (entry.run.id, entry.job.id) if entry is not None else None
+        subject = (entry.run.id, entry.log) if entry is not None else None
         self.log_pane.watch_log(subject, "No line yet.")
         self._draw_head()
         self.mastovault.pull_logs()
@@ -265,7 +266,7 @@ class JobsScreen(AreaScreen):
         if entry is not None and entry.question is not None:
             self.do_answer()
         elif entry is not None:
-            self.mastovault.open_log(entry.run.id, entry.job.id)
+            self.mastovault.open_log(entry.run.id, entry.log)
 
     do_log = do_open
 

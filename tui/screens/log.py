@@ -42,10 +42,9 @@ class LogScreen(AreaScreen):
 
     @property
     def entry(self) -> JobEntry | None:
-        """The job whose log it is."""
-        return next(
-            (one for one in self.mastovault.entries if one.run.id == self.run_id and one.job.id == self.job), None
-        )
+        """The job whose log it is; of a whole run, its first."""
+        mine = (one for one in self.mastovault.entries if one.run.id == self.run_id)
+        return next((one for one in mine if self.job in {None, one.job.id}), None)
 
     def draw(self) -> None:
         """Draw the switches."""

@@ -61,6 +61,16 @@ def live_steps(
     return shown
 
 
+def headline(plan: RestorePlan, run: RunView, before: Mapping[str, str] = _NOTHING) -> str:
+    """`step 7 of 15`, or how many are still to be taken back; empty when nothing of it is at work."""
+    states = _states(plan.steps, run, before)
+    place = next((number for number, state in enumerate(states.values(), 1) if state == "begun"), 0)
+    if not place:
+        return ""
+    back = "undone" in states.values()
+    return f"{place} steps to take back" if back else f"step {place} of {len(states)}"
+
+
 def _states(steps: Sequence[StepInfo], run: RunView, before: Mapping[str, str]) -> dict[str, str]:
     own = dict(run.steps)
     known = {**before, **own}

@@ -99,10 +99,9 @@ class ConfirmPage(Page):
         lines.append([])
         for text in plan.lost:
             lines += _labelled("Gone", text, cells, "warn")
-        stays = ", ".join(plan.untouched) or "everything else"
-        lines += _labelled("Untouched", stays, cells)
         if not draft.to_host:
-            return [*lines, [], [("No server is touched.", "ok")]]
+            return [*lines, [("No server is touched.", "ok")]]
+        lines += _labelled("Untouched", ", ".join(plan.untouched) or "everything else", cells)
         down = duration(plan.downtime_seconds)
         if any(step.id.startswith("services.") for step in plan.steps):
             lines += _labelled(

@@ -50,7 +50,7 @@ class RestoreWizard(AreaScreen):
         &:hover { background: $rule; border: none; }
         &:focus { background: $primary; color: $background; text-style: bold; background-tint: transparent; }
         &#go:focus { background: $accent; }
-        &:disabled { color: $rule; }
+        &:disabled { color: $quiet; background: $panel; opacity: 100%; text-opacity: 100%; }
         &:ansi { background: ansi_default; color: ansi_default; }
         &:ansi:focus { text-style: bold reverse; }
         &:ansi:disabled { text-style: dim; }
@@ -122,6 +122,8 @@ class RestoreWizard(AreaScreen):
         wanted = _KEYS[self.page]
         if self.page == 3 and self.draft.where is Where.SANDBOX:
             wanted = wanted - {"commands", "look_again"}
+        if self.page == len(PAGES) and not self.query_one(ConfirmPage).names:
+            wanted = wanted | {"page_back"}
         found = [entry for entry in actions.footer(self.place) if entry.id in wanted]
         return sorted(found, key=lambda entry: entry.id in {"help", "give_up"})
 
@@ -159,6 +161,8 @@ class RestoreWizard(AreaScreen):
 
     def _shut(self, page: int) -> str:
         """Why one cannot go on from a page."""
+        if page == 1 and self.points is None:
+            return "The restore points are still being read."
         if page < 3:
             return self.draft.lacks(page)
         if self.mastovault.read_only:

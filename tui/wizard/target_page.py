@@ -96,7 +96,7 @@ class TargetPage(Page):
             texts.append("Secrets and database together also prove that they fit (1, then w).")
         if draft.redis_is_older and draft.to_host:
             texts.append("Redis is older than the database: old jobs would run again. Starting empty is safer.")
-        cells = max(20, self.size.width - 2)
+        cells = self.app.size.width - 2
         self.query_one("#target-note", Lines).show(
             [[(f" {part}", "quiet")] for text in texts for part in wrapped(text, cells)]
         )
