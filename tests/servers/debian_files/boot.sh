@@ -8,6 +8,10 @@ if [ "$stage" = outer ]; then
     mount -t tmpfs -o "mode=755,size=$5" mastovault "$work"
     mkdir "$work/cgroup" "$work/upper" "$work/scratch" "$work/root"
     mount -t cgroup2 none "$work/cgroup"
+    # A test run that was killed could not tidy up.
+    for old in "$work"/cgroup/mastovault-*; do
+        [ -e "/proc/${old##*-}" ] || find "$old" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    done
     group=$work/cgroup/mastovault-$$
     mkdir "$group"
     echo $$ >"$group/cgroup.procs"
