@@ -112,9 +112,16 @@ def look(request: RestoreRequest, target: Target, source: Source) -> Look:
         facts=known,
         findings=tuple(findings),
         spaces=spaces,
-        lost=now.lost,
+        lost=_all_since(admin, source) + now.lost,
         untouched=_untouched(admin, place),
     )
+
+
+def _all_since(admin: Admin, source: Source) -> tuple[str, ...]:
+    """What is lost in any case, also where the live database cannot say how much that is."""
+    if admin.live is None:
+        return ()
+    return (f"whatever was written to the database after {source.manifest.started_at:%Y-%m-%d %H:%M} UTC",)
 
 
 def expected_seconds(facts: Mapping[str, Any], sent: int, count: int, *, staged: bool) -> dict[str, float]:
