@@ -140,3 +140,26 @@ def test_the_wrong_identity_is_known_before_anything_begins(social: Restores, tm
     assert code == 12
     assert "no identity at hand opens" in out + err
     assert social.databases() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("backup", "social"),
+        ("restore", "social/database", "--confirm", "social/database"),
+        ("undo", "20261122t140211ab12"),
+        ("verify", "social"),
+        ("drill", "social"),
+        ("cancel", "20261122T140211Z-01234567"),
+    ],
+)
+def test_read_only_refuses_what_changes_something(living_lab: Lab, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    code, _, err = World(living_lab, tmp_path).run("--read-only", *arguments)
+    assert code == 2
+    assert "changes something and this is read-only" in err
+
+
+def test_read_only_still_shows_plans(social: Restores) -> None:
+    code, out, err = social.world.run("--read-only", "restore", "social/database", "--plan")
+    assert code == 0, err
+    assert "ALTER DATABASE" in out

@@ -15,6 +15,7 @@ from backends.config.schema import Config
 from backends.model import Asset, AssetStatus, Level, utc_now
 from backends.operations.fleet import load_fleet, refresh_vaults
 from tui.cli.follow import Follower
+from tui.cli.read_only import require_change
 from tui.cli.targets import chosen
 
 _SOON = 0.9
@@ -30,6 +31,8 @@ _SOON = 0.9
 @click.pass_obj
 def command(paths: Paths, targets: Sequence[str], everything: bool, due: bool, as_json: bool, dry_run: bool) -> int:
     """Back up assets now. The runs go on when this terminal is closed; Ctrl-C cancels them."""
+    if not dry_run:
+        require_change("a backup")
     config = load(paths.config_file)
     work = chosen(config, targets, everything=everything or (due and not targets))
     if due:

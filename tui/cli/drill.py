@@ -13,6 +13,7 @@ from backends.errors import ConfigurationError
 from backends.operations.choose import resolve
 from backends.operations.fleet import refresh_vaults
 from tui.cli.follow import Follower, Order
+from tui.cli.read_only import require_change
 from tui.cli.verify import named
 
 
@@ -27,6 +28,7 @@ def command(paths: Paths, what: str, on: str | None, as_json: bool) -> int:
     The place is a PostgreSQL of our own on this machine (extra `drill`), which is removed at the end. Nothing of any
     server is changed; with --on, a database `mastovault_drill_…` is made there and dropped again.
     """
+    require_change("a drill")
     config = load(paths.config_file)
     if on is not None and on not in config.hosts:
         raise ConfigurationError(f"no host named {on} is configured", "`mastovault host list` shows them.")

@@ -12,6 +12,7 @@ import click
 
 from backends.config.paths import Paths
 from backends.errors import MastovaultError
+from tui.cli.read_only import KEY as READ_ONLY
 
 COMMANDS = {
     "status": "Ages, risk and reasons of every asset.",
@@ -55,13 +56,14 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", type=click.Path(path_type=Path), help="Configuration file; wins over MASTOVAULT_CONFIG.")
-@click.option("--read-only", is_flag=True, help="Open the app without any action that changes something.")
+@click.option("--read-only", is_flag=True, help="No action that changes something, in the app or a command.")
 @click.option("--ascii", "ascii_glyphs", is_flag=True, help="Plain ASCII signs in the app.")
 @click.version_option(metadata.version("mastovault"), prog_name="mastovault")
 @click.pass_context
 def root(context: click.Context, config: Path | None, read_only: bool, ascii_glyphs: bool) -> None:
     """Backups and restores of Mastodon servers. Without a command, opens the terminal app."""
     context.obj = Paths.find(config)
+    context.meta[READ_ONLY] = read_only
     if context.invoked_subcommand is None:
         open_app(context.obj, read_only=read_only, ascii_glyphs=ascii_glyphs)
 

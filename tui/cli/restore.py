@@ -22,6 +22,7 @@ from backends.restore.plan import RedisChoice, RestorePlan, RestoreRequest, requ
 from tui.cli import show_plan
 from tui.cli.ask import ask
 from tui.cli.follow import Follower, Order
+from tui.cli.read_only import require_change
 
 
 @click.command("restore")
@@ -59,6 +60,8 @@ def command(
     as_json: bool,
 ) -> int:
     """Restore SOURCE: beside the live data first, proven, then swapped in. What was there is kept for `undo`."""
+    if not only_plan:
+        require_change("a restore")
     config = load(paths.config_file)
     follower = Follower(paths, as_json=as_json, interactive=sys.stdin.isatty())
     if resume or roll_back:

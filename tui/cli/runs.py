@@ -14,6 +14,7 @@ from backends.runs.folder import folder_of
 from backends.runs.view import RunView
 from backends.runs.watch import RunsWatcher
 from tui.cli import show
+from tui.cli.read_only import require_change
 
 
 @click.command("runs")
@@ -51,6 +52,7 @@ def command(paths: Paths, follow: str | None, as_json: bool) -> int:
 @click.pass_obj
 def cancel_command(paths: Paths, run: str, job: str | None) -> None:
     """Cancel a run; it cleans up before it ends."""
+    require_change("a cancel")
     name = folder_of(paths.state_dir, run).name
     cancel(paths.state_dir, name, job)
     click.echo(f"{name} is being cancelled; `mastovault runs --follow {name}` waits for it.")

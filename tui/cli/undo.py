@@ -14,6 +14,7 @@ from backends.operations.restores import RestoreRecord, named, restores
 from tui.cli import show
 from tui.cli.ask import ask
 from tui.cli.follow import Follower, Order
+from tui.cli.read_only import require_change
 
 
 @click.command("undo")
@@ -27,6 +28,7 @@ def command(paths: Paths, restore: str | None, confirm: str | None, forget: bool
     if not restore:
         _list(paths, as_json=as_json)
         return 0
+    require_change("an undo")
     record = named(paths, restore)
     what = "forget" if forget else "undo"
     if what not in record.can:

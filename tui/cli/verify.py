@@ -16,6 +16,7 @@ from backends.model import Asset
 from backends.operations.choose import resolve
 from backends.operations.fleet import refresh_vaults
 from tui.cli.follow import Follower, Order
+from tui.cli.read_only import require_change
 
 _LATEST = "latest"
 
@@ -31,6 +32,7 @@ def command(paths: Paths, what: str | None, everything: bool, sample: int | None
 
     HOST is the newest snapshot of each of its assets. A manifest and the index of the media are always read whole.
     """
+    require_change("a verification")
     config = load(paths.config_file)
     if bool(what) is everything:
         raise ConfigurationError("name one thing to verify", "Name a snapshot, HOST or HOST/ASSET; or use --all.")
