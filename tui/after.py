@@ -78,6 +78,8 @@ def warning(record: RestoreRecord, what: str, lost: Sequence[str] | None = None)
         text = "What was there before it is removed from the host for good. Nobody can undo the restore afterwards."
         return [*lines, [], *([(part, "warn")] for part in wrapped(text, _CELLS))]
     lines += [[], [("What was there before comes back; what it brought stays aside.", "")]]
+    if Asset.DATABASE not in record.assets:
+        return [*lines, [("What was written into it since goes aside with it.", "warn")]]
     if lost is None:
         return [*lines, [("Asking what was written since…", "run")]]
     if not lost:

@@ -211,7 +211,7 @@ class Deeds:
             app.notify("It is being cancelled; the state changes when the work has really stopped.", severity="warning")
             return
         lines: list[Line] = [
-            [(f"  {entry.run.kind} {entry.target}", "strong"), (f"  {jobs.amount(entry.job)}", "quiet")],
+            [(f"  {entry.what} {entry.target}", "strong"), (f"  {jobs.amount(entry.job)}", "quiet")],
             [],
             [(jobs.cancelling(entry), "")],
         ]
@@ -283,7 +283,7 @@ class Deeds:
             bad = entry.job.state is JobState.FAILED or entry.lost
             what = jobs.outcome(entry)
             app.notify(
-                f"{entry.run.kind} {entry.target}: {word}{f', {what}' if what else ''}",
+                f"{entry.what} {entry.target}: {word}{f', {what}' if what else ''}",
                 severity="error" if bad else "information",
                 timeout=8 if bad else 5,
             )

@@ -45,6 +45,11 @@ class JobEntry:
         return f"{self.job.host}/{self.job.asset}"
 
     @property
+    def what(self) -> str:
+        """What it does, in a word."""
+        return self.run.what or self.run.kind
+
+    @property
     def log(self) -> str | None:
         """The job whose log is shown: its own; of a restore all, for its steps follow each other."""
         return None if self.run.kind in {"restore", "undo"} else self.job.id
@@ -149,14 +154,14 @@ def outcome(entry: JobEntry) -> str:
     if entry.question is not None:
         return f"{entry.question.prompt} (a answers)"
     if entry.lost:
-        way = "; u decides how it goes on" if entry.run.restore else " and never said how it ended"
+        way = "; u shows how it stands" if entry.run.restore else " and never said how it ended"
         return f"its process is gone{way}"
     if entry.job.state is JobState.QUEUED:
         return "waits for its turn"
     if result is None:
         return ""
     if result.state is JobState.CANCELLED:
-        return "stopped on request"
+        return (result.error if entry.run.restore else None) or "stopped on request"
     if result.error:
         return result.error
     if entry.run.kind != "backup":

@@ -121,7 +121,7 @@ def _running(entry: jobs.JobEntry) -> str:
     if entry.question is not None:
         return "ASKS, see jobs"
     part = jobs.percent(entry.job)
-    what = "running" if entry.run.kind == "backup" else entry.run.kind
+    what = "running" if entry.run.kind == "backup" else entry.what
     return f"{what} {part}%" if part is not None else f"{what}, {entry.job.step or 'starting'}"
 
 

@@ -47,6 +47,8 @@ class RunView:
     """The user who began it."""
     restore: str = ""
     """The restore that it carries out or takes back, by its id; empty for other kinds."""
+    what: str = ""
+    """What an `undo` run does about it: `undo`, `resume`, `rollback` or `forget`."""
 
     @property
     def active(self) -> bool:

@@ -126,6 +126,7 @@ def _update(known: _Known, now: datetime) -> None:
         steps=tuple(known.steps.items()),
         who=request.who,
         restore=_restore(request),
+        what=clean(str(request.options.get("what", "")), 20) if request.kind == "undo" else "",
     )
 
 

@@ -124,18 +124,18 @@ class JobsScreen(AreaScreen):
         return left, ()
 
     def _columns(self) -> Sequence[Column]:
-        number, target = Column("number", "#", 4, gap=1), Column("target", "Target", 20, gap=1)
+        number, target = Column("number", "#", 4, gap=1), Column("target", "Target", 19, gap=1)
         if self.broad:
             return [
                 number,
-                Column("what", "What", 7, gap=1),
+                Column("what", "What", 8, gap=1),
                 target,
                 Column("state", "State", 15, gap=1),
                 Column("rest", "", 0, gap=0),
             ]
         return [
             number,
-            Column("what", "What", 7, gap=1),
+            Column("what", "What", 8, gap=1),
             target,
             Column("state", "Step", 13, gap=1),
             Column("progress", "Progress", 0),
@@ -146,7 +146,7 @@ class JobsScreen(AreaScreen):
     def _cells(self, entry: JobEntry) -> Sequence[Line]:
         head: list[Line] = [
             words(entry.number, "quiet"),
-            words(entry.run.kind),
+            words(entry.what),
             words(entry.target, "strong"),
             [jobs.state(entry)],
         ]
@@ -167,13 +167,14 @@ class JobsScreen(AreaScreen):
 
     def _draw_head(self) -> None:
         entry = self.table.current
-        title: list[Piece] = [("log", "title"), (f" {entry.number}" if entry is not None else "", "strong")]
+        number = entry.number if entry is not None else ""
+        title: list[Piece] = [("log", "title"), (f" {number}", "strong")]
         steps: Sequence[Line] = ()
         if entry is not None:
             self.query_one("#jobs-step", Lines).show(self._step_lines(entry))
             if entry.run.restore:
                 steps, place = self._plan_lines(entry.run)
-                title.append((f"  {place}" if place else "", "run"))
+                title = [(number, "title"), (f" {place}", "run")] if place else title
         self.query_one("#jobs-rule", Rule).show(title, self.log_pane.switches())
         # Of a list that is shorter than its part of the screen, the room goes to the log.
         room = min(7, len(self.mastovault.entries) + 1) if steps and not self.broad else None

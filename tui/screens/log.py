@@ -56,7 +56,7 @@ class LogScreen(AreaScreen):
         entry = self.entry
         if entry is None:
             return left, ()
-        left.append((f" {entry.run.kind} {entry.target}", ""))
+        left.append((f" {entry.what} {entry.target}", ""))
         part = jobs.percent(entry.job)
         right: list[Piece] = [jobs.state(entry), (f" {part}% " if entry.active and part is not None else " ", "")]
         return left, right

@@ -31,7 +31,7 @@ class Commands(Provider):
             opened = partial(app.push_screen, AssetScreen(status.host, status.asset))
             yield f"{status.host}/{status.asset}", f"{status.level.value}, open this asset", opened
         for job in app.entries:
-            name = f"job {job.number} {job.run.kind} {job.target}"
+            name = f"job {job.number} {job.what} {job.target}"
             yield name, "open its log", partial(app.open_log, job.run.id, job.job.id)
 
     async def discover(self) -> Hits:

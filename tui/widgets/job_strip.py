@@ -43,7 +43,7 @@ def job_line(entry: jobs.JobEntry, cells: int) -> Line:
     """One job as one line of so many cells."""
     wide = cells >= 100
     head_cells, step_cells = (38, 22) if wide else (30, 15)
-    head = fit([(f" {entry.number} ", "quiet"), (f"{entry.run.kind} ", ""), (entry.target, "strong")], head_cells)
+    head = fit([(f" {entry.number} ", "quiet"), (f"{entry.what} ", ""), (entry.target, "strong")], head_cells)
     word = fit([(" ", ""), jobs.state(entry)], step_cells)
     job, part = entry.job, jobs.percent(entry.job)
     if not entry.active or job.state is not JobState.RUNNING or entry.question is not None:

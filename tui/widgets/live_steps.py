@@ -92,7 +92,8 @@ def _line(number: int, step: StepInfo, state: str, run: RunView, cells: int) -> 
     stops = Phase.STOP <= step.phase <= Phase.START
     sign = _SIGNS.get(state, _WAITS)
     live = ("▲", "high") if step.phase.live else ("╎", "warn") if stops else (" ", "")
-    end = _progress(step, run) if state == "begun" else [(_WORDS[state], _SIGNS[state][1] if state else "quiet")]
+    word = _WORDS.get(state, "") if state or run.active else "not begun"
+    end = _progress(step, run) if state == "begun" else [(word, _SIGNS[state][1] if state else "quiet")]
     name = fit([(step.name, _name_style(state))], 17)
     head: list[Piece] = [(" ", ""), sign, live, (f"{number:>2} ", "quiet"), *name, (" ", "")]
     room = max(4, cells - width(head) - width(end) - 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from textual import on
@@ -11,7 +12,9 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import Input, Label
 
+from backends.model import HostObservation
 from backends.restore.plan import RedisChoice
+from tui.rows import host_state
 from tui.widgets.lines import Lines, Rule
 from tui.widgets.table import Column, Table
 from tui.widgets.text import Line, words, wrapped
@@ -129,7 +132,12 @@ class TargetPage(Page):
     def _others(self) -> Mapping[str, str]:
         seen = self.wizard.mastovault.seen
         hosts = seen.config.hosts if seen is not None else {}
-        return {name: host.address for name, host in hosts.items() if name != self.draft.host}
+        found = {one.host: one for one in seen.fleet.hosts} if seen is not None else {}
+        return {
+            name: f"{host.address}  {_state(found.get(name), self.wizard.mastovault.now())}"
+            for name, host in hosts.items()
+            if name != self.draft.host
+        }
 
     def _cells(self, row: ChoiceRow) -> Sequence[Line]:
         sign = ("[x]" if row.on else "[ ]") if row.box else ("(•)" if row.on else "( )")
@@ -190,3 +198,10 @@ class TargetPage(Page):
     def copied(self) -> str:
         """Where it goes."""
         return self.draft.directory if self.draft.where is Where.FILES else self.draft.target
+
+
+def _state(seen: HostObservation | None, now: datetime) -> str:
+    """How a host was when it was last asked, with what runs on it."""
+    if seen is None:
+        return "not asked yet"
+    return f"{seen.version or ''}  {host_state(seen, now)[0]}".strip()
