@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.containers import Container, Vertical
 from textual.widget import Widget
 
 from backends.model import JobState
-from backends.restore.plan import RestorePlan
 from backends.runs.view import RunView
 from tui import actions, jobs
 from tui.jobs import JobEntry
 from tui.screens.base import AreaScreen
 from tui.widgets import say
 from tui.widgets.lines import Lines, Rule
-from tui.widgets.live_steps import headline, live_steps
 from tui.widgets.log_pane import LogPane
 from tui.widgets.notice import Notice
 from tui.widgets.table import Column, Table
 from tui.widgets.text import Line, Piece, width, words, wrapped
+
+if TYPE_CHECKING:
+    from backends.restore.plan import RestorePlan
 
 WIDE = 110
 
@@ -183,6 +184,8 @@ class JobsScreen(AreaScreen):
 
     def _plan_lines(self, run: RunView) -> tuple[Sequence[Line], str]:
         """The steps of a restore or of an undo with what has become of each, and which one is at work."""
+        from tui.widgets.live_steps import headline, live_steps  # most starts of the app never need plans
+
         # An undo walks the steps of the restore's plan, which is in the folder of that run.
         made = [view for view in self.mastovault.runs if view.restore == run.restore and view.kind == "restore"]
         holder = run if run.kind == "restore" else next(iter(made), run)
