@@ -1,6 +1,7 @@
 # Every target makes its own environment. `make test` and `make demo` work as the first command on a fresh Debian 12
 # with python3, make and git.
 PYTHON ?= python3
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -12,7 +13,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	scripts/test-servers
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

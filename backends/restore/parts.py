@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, cast
 
+from backends.errors import MastovaultError
 from backends.restore.base import Action, Part
 from backends.restore.plan import ORDER, RestoreRequest
 
@@ -29,10 +30,20 @@ def actions_of(request: RestoreRequest, facts: Mapping[str, Mapping[str, Any]]) 
     Args:
         request: what was asked for.
         facts: what each part's look gave; a part without facts has no steps.
+
+    Raises:
+        MastovaultError: the facts are those of another version of this program, whose journal is being gone on with.
     """
     found: list[tuple[int, int, Action]] = []
     for place, (name, each) in enumerate(parts_of(request).items()):
         if facts.get(name):
-            found += [(action.info.phase, place, action) for action in each.actions(request, facts[name])]
+            try:
+                made = each.actions(request, facts[name])
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+                raise MastovaultError(
+                    f"the steps of {name} cannot be made from what the restore {request.id} wrote down",
+                    "Go on with it with the version of Mastovault that began it.",
+                ) from None
+            found += [(action.info.phase, place, action) for action in made]
     # Stable: steps of one part and phase stay as they were given.
     return [action for *_, action in sorted(found, key=lambda entry: entry[:2])]
