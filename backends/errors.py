@@ -117,6 +117,14 @@ class VaultFull(VaultError):
     """A vault has no room left."""
 
 
+class VaultDenied(VaultError):
+    """A vault answered that these credentials may not do this; appending may still be allowed."""
+
+
+class LeaseLost(VaultError):
+    """Another run took over a lease that had not been renewed in time."""
+
+
 class VaultFormatTooNew(VaultError):
     """A vault was written by a newer Mastovault."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Literal
 
 
 class Asset(StrEnum):
@@ -101,6 +102,24 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
+class Trust(StrEnum):
+    """Whether the writer of a snapshot is one whom the configuration trusts; the values are the words to type."""
+
+    UNCHECKED = "unchecked"
+    """No signer is configured, so nobody can tell."""
+    TRUSTED = "trusted"
+    UNSIGNED = "unsigned"
+    FOREIGN = "foreign"
+    """Signed well, by a key that the configuration does not name."""
+    CHANGED = "changed"
+    """Not what was signed, or not what was written."""
+
+    @property
+    def good(self) -> bool:
+        """Whether it may be restored without a word of its own."""
+        return self in {Trust.UNCHECKED, Trust.TRUSTED}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSnapshot:
     """How far one job is, as the screens see it; the newest one replaces all before it.
@@ -168,6 +187,10 @@ class SnapshotInfo:
     """The last drill of it failed; `drilled_at` is the last good one all the same."""
     drill_seconds: float | None = None
     """How long restoring it took in its last good drill."""
+    signature: Literal["none", "good", "bad"] = "none"
+    """Of the manifest, by the key that it names; `trust` in `archive.signing` judges it by the configuration."""
+    signer: str = ""
+    """The public key that the manifest names, in base64; empty without a signature."""
     opens_dump: bool | None = None
     """Secrets and databases: whether these secrets opened the database of the last drill; None when nobody knows."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -33,25 +33,41 @@ class _Table(BaseModel):
 
 
 class Encryption(_Table):
-    """Who can read the backups. `identity` is only needed to read, never to back up."""
+    """Who can read the backups, and whose they are. `identity` is only needed to read, never to back up."""
 
     recipients: tuple[str, ...] = ()
     identity: Path | None = None
+    identity_command: str | None = None
+    """Prints identities, one a line, instead of a file: a password manager's command. Run without a shell."""
+    old_identities: tuple[Path, ...] = ()
+    """Identities of before a rotation; they open what was encrypted to them."""
     recovery: str | None = None
     """The recipient whose identity is kept on paper; one of `recipients`."""
     custody_confirmed: str | None = None
     """The recovery recipient for which the operator confirmed a copy kept elsewhere."""
+    custody_confirmed_at: datetime | None = None
+    """When; it is asked for again after 180 days."""
+    signing_key: Path | None = None
+    """The Ed25519 key that signs the manifests which this machine writes."""
 
 
-class DirectoryVault(_Table):
+class _Stored(_Table):
+    """What every kind of vault can say of itself."""
+
+    offsite: bool | None = None
+    """Guessed when left out: a directory is not, a bucket or another machine is."""
+    price_per_gb_month: float | None = Field(default=None, ge=0)
+    currency: str = Field(default="USD", pattern=r"[A-Z]{3}")
+
+
+class DirectoryVault(_Stored):
     """A directory on this machine, or on one mounted here."""
 
     type: Literal["directory"]
     path: Path
-    offsite: bool | None = None
 
 
-class S3Vault(_Table):
+class S3Vault(_Stored):
     """A bucket at any S3-compatible provider."""
 
     type: Literal["s3"]
@@ -59,20 +75,30 @@ class S3Vault(_Table):
     prefix: str = ""
     endpoint_url: str | None = None
     region: str | None = None
-    offsite: bool | None = None
+    profile: str | None = None
+    addressing: Literal["auto", "path", "virtual"] = "auto"
     access_key_command: str | None = None
     secret_key_command: str | None = None
     access_key_env: str | None = None
     secret_key_env: str | None = None
+    storage_class: str | None = None
+    sse: Literal["AES256", "aws:kms"] | None = None
+    sse_kms_key: str | None = None
+    lock_days: int | None = Field(default=None, ge=1, le=3650)
+    """Every object is put under an Object Lock for that long."""
+    lock_mode: Literal["governance", "compliance"] = "governance"
 
 
-class SftpVault(_Table):
+class SftpVault(_Stored):
     """A directory on another machine, over SFTP."""
 
     type: Literal["sftp"]
     address: str
     path: str
-    offsite: bool | None = None
+    identity_file: Path | None = None
+    known_hosts: Path | None = None
+    password_command: str | None = None
+    key_passphrase_command: str | None = None
 
 
 VaultConfig = Annotated[DirectoryVault | S3Vault | SftpVault, Field(discriminator="type")]
@@ -101,14 +127,56 @@ class HostGoals(_Table):
     redis: Duration | None = None
 
 
-class Retention(_Table):
-    """What `prune` keeps."""
+class Policy(_Table):
+    """How many snapshots of one asset are kept: the newest ones, the newest of each day, week, ..., all of a time."""
 
     last: int = Field(default=0, ge=0)
-    daily: int = Field(default=7, ge=0)
-    weekly: int = Field(default=4, ge=0)
-    monthly: int = Field(default=6, ge=0)
+    daily: int = Field(default=0, ge=0)
+    weekly: int = Field(default=0, ge=0)
+    monthly: int = Field(default=0, ge=0)
     yearly: int = Field(default=0, ge=0)
+    within: Duration = timedelta()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing would be kept."""
+        return not (self.last or self.daily or self.weekly or self.monthly or self.yearly or self.within)
+
+
+class _Policies(Policy):
+    """A policy, and those of single assets, each of which stands instead of it as a whole."""
+
+    database: Policy | None = None
+    secrets: Policy | None = None
+    media: Policy | None = None
+    redis: Policy | None = None
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Self:
+        own = [each for asset in Asset if (each := getattr(self, asset.value)) is not None]
+        written = self.model_fields_set & set(Policy.model_fields)
+        if any(each.empty for each in own) or (written and self.empty):
+            raise ValueError("a retention that keeps nothing is refused: name at least one of last, daily, within ...")
+        return self
+
+
+class Retention(_Policies):
+    """What `prune` keeps."""
+
+    after_backup: bool = True
+    """Prune by itself after a backup that succeeded."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default(cls, value: object) -> object:
+        """What is kept when nobody wrote how much: 7 days, 4 weeks, 6 months."""
+        if isinstance(value, dict) and not set(value) & set(Policy.model_fields):
+            return {"daily": 7, "weekly": 4, "monthly": 6, **value}
+        return value
+
+
+class HostRetention(_Policies):
+    """A host's own policies; what is left out comes from `[retention]`."""
 
 
 class Limits(_Table):
@@ -127,6 +195,7 @@ class HostConfig(_Table):
     become: Literal["none", "sudo", "su"] = "none"
     become_user: str = "root"
     goals: HostGoals = HostGoals()
+    retention: HostRetention = HostRetention()
     root: str | None = None
     user: str | None = None
     database_host: str | None = None
@@ -155,6 +224,8 @@ class Config(_Table):
 
     encryption: Encryption = Encryption()
     vaults: dict[str, VaultConfig] = Field(default_factory=dict)
+    signers: dict[str, str] = Field(default_factory=dict)
+    """Whose snapshots are trusted: a name and the Ed25519 public key in base64. Empty: signatures are not judged."""
     goals: Goals = Goals()
     retention: Retention = Retention()
     limits: Limits = Limits()
@@ -175,6 +246,17 @@ class Config(_Table):
     def vaults_of(self, host: str) -> tuple[str, ...]:
         """Names of the vaults that a host's backups go to."""
         return self.hosts[host].vaults or tuple(self.vaults)
+
+    def policy(self, host: str, asset: Asset) -> tuple[Policy, bool]:
+        """What is kept of an asset, and whether somebody wrote it for this very asset; the host's own word comes first."""
+        own = self.hosts[host].retention if host in self.hosts else HostRetention()
+        for level in (own, self.retention):
+            particular: Policy | None = getattr(level, asset.value)
+            if particular is not None:
+                return particular, True
+            if not level.empty:
+                return level, False
+        return self.retention, False
 
     def goal(self, host: str, asset: Asset) -> timedelta | None:
         """How old the newest snapshot may get; None means compared by content (`on-change`)."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Literal, Self
+
+from backends.errors import VaultError
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,18 @@ class StoredObject:
     key: str
     bytes: int
     modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultLook:
+    """What a vault's own settings are, in so far as it tells."""
+
+    versioning: Literal["on", "off", "suspended", ""] = ""
+    """Whether what is overwritten or deleted is kept by the provider; empty where there is no such notion."""
+    object_lock: str = ""
+    """In words: `governance, 30 days`; empty without one."""
+    note: str = ""
+    """What else somebody who keeps backups there should know: what these credentials may not ask."""
 
 
 class Upload(ABC):
@@ -42,7 +56,11 @@ class Upload(ABC):
 
 
 class Vault(ABC):
-    """A store of objects. Keys are relative, `/`-separated, of `[A-Za-z0-9._-]` parts, never `.` or `..`."""
+    """A store of objects. Keys are relative, `/`-separated, of `[A-Za-z0-9._-]` parts, never `.` or `..`.
+
+    Every method may be called from several threads at once. What can pass on its own is tried again inside, a bounded
+    number of times; every fault comes out as a `VaultError` (`VaultFull`, `VaultDenied`, `NotFound`, `AlreadyExists`).
+    """
 
     name: str
     offsite: bool
@@ -80,3 +98,35 @@ class Vault(ABC):
     @abstractmethod
     def clean_leftovers(self, older_than: datetime, prefix: str = "") -> int:
         """Remove what broken uploads left before that time, of keys that begin with `prefix/`; returns how many."""
+
+    def exclusive(self) -> bool:
+        """Whether `put_new` is atomic: of several at once exactly one wins. Asked of the provider where in doubt.
+
+        Raises `VaultError` when it cannot be asked.
+        """
+        return True
+
+    def locked_until(self, key: str) -> datetime | None:
+        """Until when an object can be neither changed nor removed, or None. Raises `NotFound`, `VaultError`."""
+        return None
+
+    def read_many(self, keys: Iterable[str], limit: int) -> Iterator[tuple[str, bytes | VaultError]]:
+        """The content of many small objects, in any order, at most `limit` + 1 bytes of each; or why there is none.
+
+        Raises `VaultError` only when the vault is gone as a whole.
+        """
+        for key in keys:
+            try:
+                with self.read(key) as stored:
+                    data = stored.read(limit + 1)
+            except VaultError as error:
+                yield key, error
+            else:
+                yield key, data
+
+    def look(self) -> VaultLook:
+        """What the vault's settings are. Never raises: what may not be asked stands in `note`."""
+        return VaultLook()
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to let go of
+        """Let go of connections. The vault can be used again afterwards. Never raises."""
