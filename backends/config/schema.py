@@ -248,7 +248,7 @@ class Config(_Table):
         return self.hosts[host].vaults or tuple(self.vaults)
 
     def policy(self, host: str, asset: Asset) -> tuple[Policy, bool]:
-        """What is kept of an asset, and whether somebody wrote it for this very asset; the host's own word comes first."""
+        """What is kept of an asset, and whether somebody wrote it for this very asset. The host's comes first."""
         own = self.hosts[host].retention if host in self.hosts else HostRetention()
         for level in (own, self.retention):
             particular: Policy | None = getattr(level, asset.value)
