@@ -103,3 +103,15 @@ def add_vault(path: Path, name: str, values: Mapping[str, Any]) -> None:
         table(document, "vaults", name).update(values)
 
     change(path, edit)
+
+
+def forget_vault(path: Path, name: str) -> None:
+    """Remove a vault from the configuration; what is stored in it stays. Raises `ConfigurationError`."""
+
+    def edit(document: tomlkit.TOMLDocument) -> None:
+        vaults = document.get("vaults", {})
+        if name not in vaults:
+            raise ConfigurationError(f"no vault named {name} is configured", "`mastovault vault list` shows them.")
+        vaults.remove(name)
+
+    change(path, edit)

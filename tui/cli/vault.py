@@ -1,9 +1,10 @@
-"""`mastovault vault add|list`: where the backups are kept."""
+"""`mastovault vault add|check|list|sync|forget`: where the backups are kept."""
 
 from __future__ import annotations
 
-import secrets
-from pathlib import Path
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
 import click
 
@@ -11,94 +12,69 @@ from backends.catalog import Catalog
 from backends.config import save
 from backends.config.load import load
 from backends.config.paths import Paths
-from backends.config.schema import DirectoryVault
-from backends.errors import ConfigurationError, VaultError
-from backends.model import rfc3339, utc_now
-from backends.operations.fleet import load_fleet, refresh_vaults
-from tui.cli import show
+from backends.errors import ConfigurationError
+from tui.cli.read_only import require_change
+
+_MODULES = {
+    "add": "vault_add",
+    "check": "vault_check",
+    "list": "vault_list",
+    "sync": "vault_sync",
+}
 
 
-@click.group("vault")
+class _Vault(click.Group):
+    """The subcommands by name, each loaded when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order a new user meets them."""
+        return [*_MODULES, "forget"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one subcommand's module."""
+        if cmd_name in _MODULES:
+            found: click.Command = import_module(f"tui.cli.{_MODULES[cmd_name]}").command
+            return found
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group("vault", cls=_Vault)
 def command() -> None:
-    """Add or list the vaults."""
+    """Add, check, list, sync or forget the vaults."""
 
 
-@command.command("add")
+@command.command("forget")
 @click.argument("name")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--offsite", is_flag=True, help="The directory is on another site's storage.")
+@click.option("--confirm", metavar="NAME", help="The name once more: what is stored there stays, but is seen no more.")
 @click.pass_obj
-def add(paths: Paths, name: str, path: Path, offsite: bool) -> None:
-    """Add the directory PATH as a vault, after writing, reading, listing and deleting an object in it."""
+def forget(paths: Paths, name: str, confirm: str | None) -> None:
+    """Take a vault out of the configuration; nothing is deleted in it."""
+    require_change("forgetting a vault")
     config = load(paths.config_file)
-    if name in config.vaults:
-        raise ConfigurationError(f"a vault named {name} is already configured", "Choose another name.")
-    place = path.expanduser().absolute()
-    _prove(name, place)
-    values = {"type": "directory", "path": str(place), **({"offsite": True} if offsite else {})}
-    save.add_vault(paths.config_file, name, values)
-    click.echo(f"{name} is saved in {paths.config_file}; hosts that name no vault use it.")
-
-
-def _prove(name: str, place: Path) -> None:
-    from backends.vault.open import open_vault
-
-    vault = open_vault(name, DirectoryVault(type="directory", path=place))
-    key, data = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(64)
-    vault.put_new(key, data)
-    try:
-        with vault.read(key) as stored:
-            same = stored.read() == data
-        listed = [found.key for found in vault.list(key)] == [key]
-    finally:
-        vault.delete(key)
-    if not (same and listed):
-        raise VaultError(f"{place} does not give back what was written to it", "Choose another directory.")
-
-
-@command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@click.pass_obj
-def list_vaults(paths: Paths, as_json: bool) -> None:
-    """The vaults, what they hold and how much room is left."""
-    config = load(paths.config_file)
-    catalog = Catalog(paths.cache_dir)
-    refresh_vaults(config, catalog)
-    vaults = load_fleet(config, catalog, utc_now()).vaults
-    if as_json:
-        show.document(
-            {
-                "vaults": [
-                    {
-                        "vault": vault.name,
-                        "where": vault.where,
-                        "offsite": vault.offsite,
-                        "snapshots": vault.snapshots,
-                        "bytes": vault.bytes,
-                        "free_bytes": vault.free_bytes,
-                        "read_at": vault.read_at and rfc3339(vault.read_at),
-                        "error": vault.error or None,
-                    }
-                    for vault in vaults
-                ]
-            }
+    known(config.vaults, name)
+    using = [host for host, its in config.hosts.items() if name in its.vaults]
+    if using:
+        raise ConfigurationError(
+            f"{', '.join(using)} name the vault {name}", f"Take it out of their `vaults` in {paths.config_file} first."
         )
-        return
+    if confirm != name:
+        raise ConfigurationError(
+            f"forgetting {name} needs its name once more", f"Add: --confirm {name}. What is stored there stays."
+        )
+    save.forget_vault(paths.config_file, name)
+    Catalog(paths.cache_dir).keep_vaults(load(paths.config_file).vaults)
+    click.echo(f"{name} is forgotten. What is stored there stays.")
+
+
+def known(vaults: Any, name: str) -> str:
+    """A vault's name. Raises `ConfigurationError` when it is not configured."""
+    if name not in vaults:
+        raise ConfigurationError(f"no vault named {name} is configured", "`mastovault vault list` shows them.")
+    return name
+
+
+def chosen(vaults: Any, names: Sequence[str]) -> list[str]:
+    """The named vaults, or all of them. Raises `ConfigurationError`."""
     if not vaults:
-        click.echo("No vaults yet. `mastovault vault add NAME DIRECTORY` adds one.")
-        return
-    show.rows(
-        ("VAULT", "WHERE", "OFF-SITE", "SNAPSHOTS", "SIZE", "FREE", "STATE"),
-        (
-            (
-                vault.name,
-                vault.where,
-                "yes" if vault.offsite else "no",
-                str(vault.snapshots),
-                show.size(vault.bytes),
-                show.size(vault.free_bytes),
-                vault.error or "good",
-            )
-            for vault in vaults
-        ),
-    )
+        raise ConfigurationError("there are no vaults yet", "`mastovault vault add NAME PLACE` adds one.")
+    return [known(vaults, name) for name in names] or list(vaults)
