@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyrage
 import tomlkit
 
+from backends.lab.bucket import REGION
 from backends.lab.ssh import login_name
 
 if TYPE_CHECKING:
@@ -14,8 +17,11 @@ if TYPE_CHECKING:
     from backends.lab.lab import Lab
 
 
-def write_configuration(lab: Lab) -> None:
-    """Write `config.toml` and the identity beside it."""
+_BUCKET = "mastovault-backups"
+
+
+def write_configuration(lab: Lab, *, s3_vault: bool = False) -> None:
+    """Write `config.toml` and the keys beside it; with `s3_vault` the vault `offsite` is a bucket of the lab."""
     identity = pyrage.x25519.Identity.generate()
     key_file = lab.directory / "client/identity.age"
     key_file.touch(mode=0o600)
@@ -25,9 +31,9 @@ def write_configuration(lab: Lab) -> None:
     document.add(tomlkit.comment("The fleet of a lab; `mastovault demo` makes it anew each time."))
     document["encryption"] = {"recipients": [str(identity.to_public())], "identity": str(key_file)}
     document["vaults"] = {
-        "local": {"type": "directory", "path": str(lab.directory / "vaults/local")},
+        "local": _directory(lab, "local"),
         # On this machine too, like all of the lab; it stands for storage elsewhere.
-        "offsite": {"type": "directory", "path": str(lab.directory / "vaults/offsite"), "offsite": True},
+        "offsite": _bucket(lab) if s3_vault else _directory(lab, "offsite", offsite=True),
     }
     document["hosts"] = {
         name: {
@@ -43,8 +49,37 @@ def write_configuration(lab: Lab) -> None:
     lab.config_file.write_text(tomlkit.dumps(document))
     for place in (lab.paths.state_dir, lab.paths.cache_dir, lab.directory / "vaults"):
         place.mkdir(mode=0o700)
-    for name in ("local", "offsite"):
-        (lab.directory / "vaults" / name).mkdir()
+    for vault in document["vaults"].values():
+        if "path" in vault:
+            Path(vault["path"]).mkdir()
+
+
+def _directory(lab: Lab, name: str, **more: object) -> dict[str, object]:
+    return {"type": "directory", "path": str(lab.directory / "vaults" / name), **more}
+
+
+def _bucket(lab: Lab) -> dict[str, object]:
+    """A vault in a bucket of the lab's S3 server; the credentials are in files that a command prints."""
+    if lab.bucket is None:
+        raise RuntimeError("the lab has no S3 server")
+    lab.bucket.make(_BUCKET)
+    commands = {}
+    for name, value in (("access_key", lab.bucket.access_key), ("secret_key", lab.bucket.secret_key)):
+        place = lab.directory / "client" / f"s3_{name}"
+        place.touch(mode=0o600)
+        place.write_text(f"{value}\n")
+        commands[f"{name}_command"] = f"cat {shlex.quote(str(place))}"
+    return {
+        "type": "s3",
+        "bucket": _BUCKET,
+        "prefix": "fleet",
+        "endpoint_url": lab.bucket.endpoint_url,
+        "region": REGION,
+        **commands,
+        "offsite": True,
+        "price_per_gb_month": 0.006,
+        "currency": "EUR",
+    }
 
 
 def write_ssh_files(lab: Lab) -> None:

@@ -44,7 +44,8 @@ class Lab:
 
     Use `start` and `stop`, or as a context manager. With `history` it begins with real backups of the past days; with
     `services` the units of its hosts are real processes that answer on `host.web`; with `spare` there is an empty host
-    to restore onto. A `temporary` one's directory is removed at the end, also after a crash.
+    to restore onto; with `s3_vault` the vault `offsite` is a bucket, else a directory. A `temporary` one's directory is
+    removed at the end, also after a crash.
 
     Attributes:
         directory: everything is in it.
@@ -65,6 +66,7 @@ class Lab:
         temporary: bool = False,
         services: bool = False,
         spare: bool = False,
+        s3_vault: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = directory.absolute()
@@ -76,6 +78,7 @@ class Lab:
         self.bucket: BucketServer | None = None
         self._plans = plan_fleet(hosts, seed, rows, demo=history, spare=spare)
         self._services = services
+        self._s3_vault = s3_vault
         self._history = history
         self._temporary = temporary
         self._say = say or (lambda _text: None)
@@ -184,7 +187,7 @@ class Lab:
         self._say("starting the SSH servers")
         self._start_ssh()
         self._boot([host for host in self.hosts.values() if not host.plan.offline])
-        write_configuration(self)
+        write_configuration(self, s3_vault=self._s3_vault)
         self._end_of_build()
 
     def _end_of_build(self) -> None:
@@ -204,7 +207,7 @@ class Lab:
         processes = self._running()
         self.postgres = PostgresServer(self.directory / "postgres", processes)
         work: list[Callable[[], None]] = [self.postgres.start]
-        if any(plan.bucket for plan in self._plans):
+        if self._s3_vault or any(plan.bucket for plan in self._plans):
             self.bucket = BucketServer(self.directory / "s3", processes)
             work.append(self.bucket.start)
         if any(plan.cheap for plan in self._plans):
