@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from backends.archive.layout import MANIFEST_KEY, MAX_MANIFEST, manifest_key, snapshot_prefix, time_of
-from backends.archive.manifest import FORMAT, Manifest, ObjectEntry, is_unchanged
+from backends.archive.manifest import FORMAT, Manifest, ObjectEntry, Seal, seal_of
 from backends.errors import Damaged, KeyUnavailable, VaultFormatTooNew
 from backends.untrusted import clean
 from backends.vault.base import Vault
@@ -31,8 +31,28 @@ def read_manifest(vault: Vault, snapshot_id: str) -> Manifest:
         return parse_manifest(key, stored.read(MAX_MANIFEST + 1))
 
 
+def read_sealed(vault: Vault, snapshot_id: str) -> tuple[Manifest, Seal]:
+    """The manifest of a snapshot and its seal. Raises `NotFound`, `VaultError`, and what `parse_sealed` raises."""
+    key = manifest_key(snapshot_id)
+    with vault.read(key) as stored:
+        return parse_sealed(key, stored.read(MAX_MANIFEST + 1))
+
+
 def parse_manifest(key: str, data: bytes) -> Manifest:
-    """A manifest that was found under a key, checked.
+    """A manifest that was found under a key, checked, and as it was written.
+
+    Raises:
+        VaultFormatTooNew: a newer Mastovault wrote it.
+        Damaged: it cannot be understood, is not what belongs under that key, or was changed.
+    """
+    manifest, seal = parse_sealed(key, data)
+    if seal.signature == "bad":
+        raise Damaged(f"the manifest of {manifest.id} was changed after it was written", "Use another copy of it.")
+    return manifest
+
+
+def parse_sealed(key: str, data: bytes) -> tuple[Manifest, Seal]:
+    """A manifest that was found under a key, and whether it is as it was written; who wrote it is for others to judge.
 
     Raises:
         VaultFormatTooNew: a newer Mastovault wrote it.
@@ -49,10 +69,8 @@ def parse_manifest(key: str, data: bytes) -> Manifest:
         raise Damaged(f"the manifest of {place['id']} cannot be understood", "Look at the vault by hand.") from None
     if manifest.format > FORMAT:
         raise _too_new(place["id"])
-    if is_unchanged(data) is False:
-        raise Damaged(f"the manifest of {place['id']} was changed after it was written", "Use another copy of it.")
     _check(manifest, place["id"])
-    return manifest
+    return manifest, seal_of(data)
 
 
 def open_object(vault: Vault, manifest: Manifest, entry: ObjectEntry, identities: Sequence[Any]) -> BinaryIO:

@@ -14,6 +14,7 @@ from backends.archive.fanout import Fanout
 from backends.archive.keys import normal_recipients, parse_recipients
 from backends.archive.layout import MAX_MANIFEST, manifest_key, new_snapshot_id, snapshot_prefix
 from backends.archive.manifest import FORMAT, Manifest, ObjectEntry, written
+from backends.archive.signing import Signer
 from backends.archive.snapshot import Source
 from backends.errors import KeyUnavailable, VaultError
 from backends.model import Asset, utc_now
@@ -22,6 +23,7 @@ from backends.vault.base import Vault
 from backends.vault.format import read_format
 from backends.vault.names import PART, check_key
 
+Guard = Callable[[Vault], None]
 _SUFFIXES = {"zstd": ".zst", "age": ".age"}
 
 
@@ -34,6 +36,8 @@ def begin_snapshot(
     recipients: Sequence[str],
     at: datetime | None = None,
     log: Callable[[str], None] | None = None,
+    sign: Signer | None = None,
+    guard: Guard | None = None,
 ) -> Snapshot:
     """Begin a snapshot in every one of the vaults; nothing of it is visible before its `commit`.
 
@@ -45,6 +49,9 @@ def begin_snapshot(
         recipients: who can read it, `age1...`.
         at: when it begins; now, unless history is being made.
         log: told when a vault drops out.
+        sign: signs the manifest.
+        guard: asked of each vault right before its manifest is put, and again afterwards, whether this run may still
+            write there; raises `VaultError` when not, and that vault drops out.
 
     Raises:
         VaultError: no vault can take it; `VaultFormatTooNew` when that is why.
@@ -53,7 +60,15 @@ def begin_snapshot(
     if not recipients:
         raise KeyUnavailable("there is nobody to encrypt to", "`mastovault key new` makes a key.")
     snapshot = Snapshot(
-        vaults, host=host, asset=asset, run=run, recipients=normal_recipients(recipients), at=at, log=log
+        vaults,
+        host=host,
+        asset=asset,
+        run=run,
+        recipients=normal_recipients(recipients),
+        at=at,
+        log=log,
+        sign=sign,
+        guard=guard,
     )
     snapshot.look_at_vaults()
     return snapshot
@@ -72,6 +87,8 @@ class Snapshot:
         recipients: Sequence[str],
         at: datetime | None,
         log: Callable[[str], None] | None,
+        sign: Signer | None,
+        guard: Guard | None,
     ) -> None:
         self._started_at = (at or utc_now()).astimezone(UTC)
         self._began = time.monotonic()
@@ -80,6 +97,7 @@ class Snapshot:
         self._recipients = list(recipients)
         self._keys = parse_recipients(recipients)
         self._log = log or _ignore
+        self._sign, self._guard = sign, guard or _allow
         self._live = list(vaults)
         self._written: dict[str, list[str]] = {vault.name: [] for vault in vaults}
         self._announced: set[str] = set()
@@ -163,14 +181,18 @@ class Snapshot:
             in_part=bool(warnings),
             warnings=[clean(text) for text in warnings],
         )
-        data = written(manifest)
+        data = written(manifest, self._sign)
         if len(data) > MAX_MANIFEST:
             raise VaultError("the manifest of this snapshot is too long", "Report this as a bug.")
         for vault in list(self._live):
             try:
                 self._check(vault)
+                self._guard(vault)
                 self._announced.add(vault.name)
                 vault.put_new(manifest_key(self._id), data)
+                # who took over our lease meanwhile may have removed shared objects that only this manifest names
+                self._guard(vault)
+                self._check(vault)
             except VaultError as error:
                 self._drop(vault, error)
         self._some_left()
@@ -270,6 +292,10 @@ class Snapshot:
 
 
 def _ignore(line: str) -> None:
+    pass
+
+
+def _allow(vault: Vault) -> None:
     pass
 
 
