@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from backends.archive.layout import CHECK_KEY, HOSTS, MANIFEST_KEY, MAX_MANIFEST, MAX_RECORD, RECORD_KEY
 from backends.catalog.records import parse_attempt, parse_check
@@ -22,6 +23,13 @@ _BATCH = 500
 _PATIENCE = 10
 """Reads in a row that may fail before a vault counts as away."""
 _MAX_FINGERPRINT = 200
+
+
+class Seen(NamedTuple):
+    """How a listing shows a record: one that is the same was read already."""
+
+    size: int
+    modified: float
 
 
 @dataclass(slots=True)
@@ -62,7 +70,7 @@ def _bring_in(store: Store, vault: Vault) -> int:
     with store.reading() as cache:
         known = _known(cache, vault.name)
     listed, stored = _list(vault)
-    new = [key for key, size in listed.items() if known.get(key) != size]
+    new = [key for key, seen in listed.items() if known.get(key) != seen]
     _read_new(store, vault, new, listed)
     if gone := [key for key in known if key not in listed]:
         with store.writing() as cache:
@@ -108,19 +116,19 @@ def forget(cache: sqlite3.Connection, name: str) -> None:
     cache.execute("DELETE FROM vaults WHERE name = ?", (name,))
 
 
-def _known(cache: sqlite3.Connection, name: str) -> dict[str, int]:
-    query = " UNION ALL ".join(f"SELECT key, size FROM {table} WHERE vault = :name" for table in TABLES)  # noqa: S608
-    return dict(cache.execute(query, {"name": name}))
+def _known(cache: sqlite3.Connection, name: str) -> dict[str, Seen]:
+    query = " UNION ALL ".join(f"SELECT key, size, modified FROM {table} WHERE vault = :name" for table in TABLES)  # noqa: S608
+    return {key: Seen(size, modified) for key, size, modified in cache.execute(query, {"name": name})}
 
 
-def _list(vault: Vault) -> tuple[dict[str, int], int]:
-    """The records in a vault with their sizes, and the bytes of all that is in it."""
-    listed: dict[str, int] = {}
+def _list(vault: Vault) -> tuple[dict[str, Seen], int]:
+    """The records in a vault as they are listed, and the bytes of all that is in it."""
+    listed: dict[str, Seen] = {}
     stored = 0
     for found in vault.list():
         stored += found.bytes
         if found.key.endswith(".json") and _is_record(found.key):
-            listed[found.key] = found.bytes
+            listed[found.key] = Seen(found.bytes, found.modified_at.timestamp())
     return listed, stored
 
 
@@ -128,22 +136,22 @@ def _is_record(key: str) -> bool:
     return bool(MANIFEST_KEY.fullmatch(key) or CHECK_KEY.fullmatch(key) or RECORD_KEY.fullmatch(key))
 
 
-def _read_new(store: Store, vault: Vault, new: Iterable[str], sizes: dict[str, int]) -> None:
+def _read_new(store: Store, vault: Vault, new: Iterable[str], listed: dict[str, Seen]) -> None:
     failures = _Failures()
     for batch in _batches(new):
         rows = _Rows()
         for key in batch:
             try:
-                _read_one(vault, key, sizes[key], rows)
+                _read_one(vault, key, listed[key], rows)
                 failures.none()
             except NotFound:  # pruned since it was listed
                 continue
             except (Damaged, VaultFormatTooNew) as error:
-                rows.unreadable.append((vault.name, key, sizes[key], error.sentence))
+                rows.unreadable.append((vault.name, key, *listed[key], error.sentence))
             except VaultError as error:
                 failures.one(error)
                 # its size is remembered as one that no object has: it is tried again the next time
-                rows.unreadable.append((vault.name, key, -1, error.sentence))
+                rows.unreadable.append((vault.name, key, -1, 0.0, error.sentence))
         _keep(store, vault.name, batch, rows)
 
 
@@ -164,32 +172,32 @@ class _Failures:
             raise error
 
 
-def _read_one(vault: Vault, key: str, size: int, rows: _Rows) -> None:
+def _read_one(vault: Vault, key: str, seen: Seen, rows: _Rows) -> None:
     if CHECK_KEY.fullmatch(key):
         snapshot_id = key.removeprefix(HOSTS).partition("/checks/")[0]
         check = parse_check(_read(vault, key, MAX_RECORD), snapshot_id)
         found = (check.kind, check.at.timestamp(), check.ok, check.whole, check.seconds, check.opens)
-        rows.checks.append((vault.name, key, size, snapshot_id, *found, json.dumps(check.details)))
+        rows.checks.append((vault.name, key, *seen, snapshot_id, *found, json.dumps(check.details)))
     elif match := RECORD_KEY.fullmatch(key):
         tried = parse_attempt(_read(vault, key, MAX_RECORD), match["host"])
         what = (tried.host, tried.asset.value, tried.run, tried.at.timestamp(), tried.seconds, tried.state.value)
         result = (tried.snapshot, tried.bytes, tried.error, tried.in_part)
-        rows.attempts.append((vault.name, key, size, *what, *result))
+        rows.attempts.append((vault.name, key, *seen, *what, *result))
     else:
-        _read_manifest(vault.name, key, size, _read(vault, key, MAX_MANIFEST), rows)
+        _read_manifest(vault.name, key, seen, _read(vault, key, MAX_MANIFEST), rows)
 
 
-def _read_manifest(name: str, key: str, size: int, data: bytes, rows: _Rows) -> None:
-    from backends.archive.reader import parse_manifest  # late: it brings pydantic
+def _read_manifest(name: str, key: str, seen: Seen, data: bytes, rows: _Rows) -> None:
+    from backends.archive.reader import parse_sealed  # late: it brings pydantic
 
-    found = parse_manifest(key, data)
+    found, seal = parse_sealed(key, data)
     fingerprint = found.facts.get("fingerprint")
     if not (isinstance(fingerprint, str) and fingerprint.isascii() and len(fingerprint) <= _MAX_FINGERPRINT):
         fingerprint = None
     seconds = (found.finished_at - found.started_at).total_seconds()
     what = (found.id, found.host, found.asset.value, found.started_at.timestamp(), seconds)
-    result = (found.bytes, clean(found.run, 80), found.in_part, fingerprint)
-    rows.snapshots.append((name, key, size, *what, *result))
+    result = (found.bytes, clean(found.run, 80), found.in_part, fingerprint, seal.signature, seal.signer)
+    rows.snapshots.append((name, key, *seen, *what, *result))
     rows.manifests.append((name, key, zlib.compress(data, 1)))
 
 

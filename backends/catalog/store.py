@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backends.errors import MastovaultError
 
-VERSION = 2
+VERSION = 3
 _BUSY_SECONDS = 20.0
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 TABLES = ("snapshots", "checks", "attempts", "unreadable")
@@ -21,28 +21,30 @@ CREATE TABLE vaults (
     free INTEGER, machine TEXT, vault_id TEXT NOT NULL, stored INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE snapshots (
-    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, id TEXT NOT NULL, host TEXT NOT NULL,
-    asset TEXT NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL, bytes INTEGER NOT NULL, run TEXT NOT NULL,
-    in_part INTEGER NOT NULL, fingerprint TEXT, PRIMARY KEY (vault, key)
+    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, modified REAL NOT NULL, id TEXT NOT NULL,
+    host TEXT NOT NULL, asset TEXT NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL, bytes INTEGER NOT NULL,
+    run TEXT NOT NULL, in_part INTEGER NOT NULL, fingerprint TEXT, signature TEXT NOT NULL, signer TEXT NOT NULL,
+    PRIMARY KEY (vault, key)
 );
 CREATE INDEX snapshots_by_asset ON snapshots (host, asset, at);
 CREATE INDEX snapshots_by_id ON snapshots (id);
 CREATE TABLE manifests (vault TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (vault, key));
 CREATE TABLE checks (
-    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL,
-    at REAL NOT NULL, ok INTEGER NOT NULL, whole INTEGER NOT NULL, seconds REAL, opens INTEGER, details TEXT NOT NULL,
-    PRIMARY KEY (vault, key)
+    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, modified REAL NOT NULL, id TEXT NOT NULL,
+    kind TEXT NOT NULL, at REAL NOT NULL, ok INTEGER NOT NULL, whole INTEGER NOT NULL, seconds REAL, opens INTEGER,
+    details TEXT NOT NULL, PRIMARY KEY (vault, key)
 );
 CREATE INDEX checks_by_id ON checks (vault, id);
 CREATE INDEX checks_by_kind ON checks (kind, id);
 CREATE TABLE attempts (
-    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, host TEXT NOT NULL, asset TEXT NOT NULL,
-    run TEXT NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL, state TEXT NOT NULL, snapshot TEXT,
+    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, modified REAL NOT NULL, host TEXT NOT NULL,
+    asset TEXT NOT NULL, run TEXT NOT NULL, at REAL NOT NULL, seconds REAL NOT NULL, state TEXT NOT NULL, snapshot TEXT,
     bytes INTEGER NOT NULL, error TEXT, in_part INTEGER NOT NULL, PRIMARY KEY (vault, key)
 );
 CREATE INDEX attempts_by_asset ON attempts (host, asset, at);
 CREATE TABLE unreadable (
-    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY (vault, key)
+    vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, modified REAL NOT NULL, why TEXT NOT NULL,
+    PRIMARY KEY (vault, key)
 );
 CREATE TABLE observations (host TEXT PRIMARY KEY, asked_at REAL NOT NULL, document TEXT NOT NULL) WITHOUT ROWID;
 """
