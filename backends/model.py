@@ -191,6 +191,8 @@ class SnapshotInfo:
     """Of the manifest, by the key that it names; `trust` in `archive.signing` judges it by the configuration."""
     signer: str = ""
     """The public key that the manifest names, in base64; empty without a signature."""
+    altered: tuple[str, ...] = ()
+    """Vaults whose manifest of it is trusted less than that of `vaults`: their copy is left aside."""
     opens_dump: bool | None = None
     """Secrets and databases: whether these secrets opened the database of the last drill; None when nobody knows."""
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.archive.layout import manifest_key
+from backends.archive.signing import trust_of
 from backends.catalog import observed
 from backends.catalog.checks import CheckInfo, Drill, Proof, checks_of, drills_of, proofs_of
+from backends.catalog.merge import Row, merged, worth
 from backends.catalog.refresh import forget, note_failure, refresh
 from backends.catalog.status import VaultStatus
 from backends.catalog.store import Store
 from backends.errors import NotFound
-from backends.model import Asset, Attempt, HostObservation, JobState, SnapshotInfo
+from backends.model import Asset, Attempt, HostObservation, JobState, SnapshotInfo, Trust
 from backends.untrusted import clean
 from backends.vault.base import Vault
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 _CHECKED = """
 SELECT s.id, s.host, s.asset, s.at, s.bytes, s.run, s.in_part, s.fingerprint, s.seconds, s.vault,
-       c.unchanged, c.verified, c.refuted, c.cleared
+       c.unchanged, c.verified, c.refuted, c.cleared, s.signature, s.signer
 FROM snapshots s LEFT JOIN (
     SELECT vault, id,
            max(CASE WHEN kind = 'unchanged' AND ok THEN at END) AS unchanged,
@@ -58,10 +60,19 @@ class Catalog:
     """The cache of all vaults in a directory. Safe for several threads and processes at once, and disposable.
 
     Every method raises `CacheFailed` when the directory cannot be used.
+
+    Args:
+        cache_dir: where the cache is, or will be.
+        signers: whom the configuration trusts, by name. Without them no signature is judged.
     """
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, signers: Mapping[str, str] | None = None) -> None:
         self._store = Store(cache_dir)
+        self._signers = dict(signers or {})
+
+    def trust(self, snapshot: SnapshotInfo) -> Trust:
+        """What the signature of a snapshot's manifest is worth to whoever trusts these signers."""
+        return trust_of(snapshot.signature, snapshot.signer, self._signers)
 
     def refresh_vault(self, vault: Vault) -> VaultStatus:
         """Read what is new in a vault. One that is away keeps what was last known of it, and says why."""
@@ -112,14 +123,21 @@ class Catalog:
         """Snapshots over all vaults, newest first; of a vault's damaged copies only those that have no good one."""
         where, values = _where(host, asset, "s.")
         with self._store.reading() as cache:
-            return _merge(cache.execute(_CHECKED + where + _NEWEST_FIRST, values), drills_of(cache))
+            return self._merge(cache.execute(_CHECKED + where + _NEWEST_FIRST, values), drills_of(cache))
+
+    def _merge(self, rows: Iterable[tuple[Any, ...]], drills: Mapping[str, list[Drill]]) -> list[SnapshotInfo]:
+        """One value per snapshot from the rows of the vaults that hold it."""
+        held: dict[str, list[Row]] = {}
+        for row in rows:
+            held.setdefault(row[0], []).append(Row(*row))
+        return [merged(copies, drills.get(name, []), self._signers) for name, copies in held.items()]
 
     def recent(self, count: int) -> dict[Pair, list[SnapshotInfo]]:
         """The newest `count` snapshots of every asset of every host, newest first."""
         query = f"{_RECENT}{_CHECKED} JOIN ranked ON ranked.id = s.id WHERE place <= ?{_NEWEST_FIRST}"
         grouped: dict[Pair, list[SnapshotInfo]] = {}
         with self._store.reading() as cache:
-            for snapshot in _merge(cache.execute(query, (count,)), drills_of(cache)):
+            for snapshot in self._merge(cache.execute(query, (count,)), drills_of(cache)):
                 grouped.setdefault((snapshot.host, snapshot.asset), []).append(snapshot)
         return grouped
 
@@ -165,22 +183,30 @@ class Catalog:
         ]
 
     def manifest(self, snapshot_id: str) -> Manifest:
-        """The whole manifest of a snapshot. Raises `NotFound`."""
-        from backends.archive.reader import parse_manifest
+        """The whole manifest of a snapshot, the most trusted one of its vaults. Raises `NotFound`."""
+        from backends.archive.reader import parse_sealed
 
         key = manifest_key(snapshot_id)
         with self._store.reading() as cache:
-            row = cache.execute("SELECT data FROM manifests WHERE key = ? ORDER BY vault", (key,)).fetchone()
-        if row is None:
+            rows = cache.execute(
+                "SELECT m.data, s.signature, s.signer FROM manifests m JOIN snapshots s USING (vault, key)"
+                " WHERE m.key = ? ORDER BY m.vault",
+                (key,),
+            ).fetchall()
+        if not rows:
             raise NotFound(f"the snapshot {clean(snapshot_id, 120)} is not known", "`mastovault list` shows them.")
-        return parse_manifest(key, zlib.decompress(row[0]))
+        best = min(rows, key=lambda row: worth(row[1], row[2], self._signers))
+        return parse_sealed(key, zlib.decompress(best[0]))[0]
+
+    def newest_trusted(self, host: str, asset: Asset) -> SnapshotInfo | None:
+        """The newest snapshot that is not known to be damaged, of those whose writer is trusted."""
+        found = self.snapshots(host, asset)
+        return next((each for each in found if not each.verify_failed and self.trust(each).good), None)
 
     def newest_manifest(self, host: str, asset: Asset) -> Manifest | None:
-        """The manifest of the newest snapshot that is not known to be damaged."""
-        for snapshot in self.snapshots(host, asset):
-            if not snapshot.verify_failed:
-                return self.manifest(snapshot.id)
-        return None
+        """The manifest of the newest snapshot that is not known to be damaged, of those whose writer is trusted."""
+        newest = self.newest_trusted(host, asset)
+        return self.manifest(newest.id) if newest else None
 
     def save_observation(self, seen: HostObservation) -> None:
         """Remember how a host was seen, unless a later look is known already."""
@@ -203,45 +229,6 @@ def _where(host: str | None, asset: Asset | None, table: str) -> tuple[str, tupl
     given = [(column, value) for column, value in wanted if value is not None]
     clauses = " AND ".join(f"{table}{column} = ?" for column, _ in given)
     return (f" WHERE {clauses}" if given else ""), tuple(value for _, value in given)
-
-
-def _merge(rows: Iterable[tuple[Any, ...]], drills: Mapping[str, list[Drill]]) -> list[SnapshotInfo]:
-    """One value per snapshot from the rows of the vaults that hold it."""
-    held: dict[str, list[tuple[Any, ...]]] = {}
-    for row in rows:
-        held.setdefault(row[0], []).append(row)
-    return [_merged(copies, drills.get(name, [])) for name, copies in held.items()]
-
-
-def _merged(copies: list[tuple[Any, ...]], drills: list[Drill]) -> SnapshotInfo:
-    # A look at a sample does not clear a copy in which damage was found.
-    good = [copy for copy in copies if copy[12] is None or (copy[13] is not None and copy[13] > copy[12])]
-    first = copies[0]
-    proven = next((drill for drill in drills if drill.ok), None)
-    return SnapshotInfo(
-        id=first[0],
-        host=first[1],
-        asset=Asset(first[2]),
-        at=datetime.fromtimestamp(first[3], UTC),
-        bytes=first[4],
-        run=first[5],
-        in_part=bool(first[6]),
-        fingerprint=first[7],
-        seconds=first[8],
-        vaults=tuple(copy[9] for copy in good or copies),
-        checked_at=_latest(copies, 10),
-        verified_at=_latest(good or copies, 11),
-        verify_failed=not good,
-        damaged=tuple(copy[9] for copy in copies if copy not in good),
-        drilled_at=proven.at if proven else None,
-        drill_failed=bool(drills) and not drills[0].ok,
-        drill_seconds=proven.seconds if proven else None,
-        opens_dump=next((drill.opens for drill in drills if drill.opens is not None), None),
-    )
-
-
-def _latest(copies: list[tuple[Any, ...]], column: int) -> datetime | None:
-    return _moment(max((copy[column] for copy in copies if copy[column] is not None), default=None))
 
 
 def _moment(seconds: float | None) -> datetime | None:
