@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyrage
 import tomlkit
 
+from backends.archive.signing import new_signing_key
 from backends.lab.bucket import REGION
 from backends.lab.ssh import login_name
 
@@ -29,7 +30,13 @@ def write_configuration(lab: Lab, *, s3_vault: bool = False) -> None:
 
     document = tomlkit.document()
     document.add(tomlkit.comment("The fleet of a lab; `mastovault demo` makes it anew each time."))
-    document["encryption"] = {"recipients": [str(identity.to_public())], "identity": str(key_file)}
+    signing_key = lab.directory / "client/signing.pem"
+    document["signers"] = {"demo": new_signing_key(signing_key)}
+    document["encryption"] = {
+        "recipients": [str(identity.to_public())],
+        "identity": str(key_file),
+        "signing_key": str(signing_key),
+    }
     document["vaults"] = {
         "local": _directory(lab, "local"),
         # On this machine too, like all of the lab; it stands for storage elsewhere.

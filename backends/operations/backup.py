@@ -10,6 +10,7 @@ from datetime import datetime
 
 from backends.archive.keys import normal_recipients
 from backends.archive.manifest import Manifest
+from backends.archive.signing import Signer, load_signer
 from backends.archive.writer import Snapshot, begin_snapshot
 from backends.assets.base import BackupContext, Outcome, Plan
 from backends.assets.registry import handler
@@ -17,7 +18,14 @@ from backends.catalog import Catalog, record_attempt, record_check
 from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.connection.base import Connection
-from backends.errors import Cancelled, ConfigurationError, ConnectionFailed, Locked, MastovaultError
+from backends.errors import (
+    Cancelled,
+    ConfigurationError,
+    ConnectionFailed,
+    KeyUnavailable,
+    Locked,
+    MastovaultError,
+)
 from backends.mastodon.installation import Installation
 from backends.model import Asset, Attempt, JobResult, JobState, Secret, utc_now
 from backends.operations.line import ATTEMPTS, pause
@@ -201,7 +209,14 @@ def _back_up(
         job.log(f"note: {warning}")
     recipients = normal_recipients(work.config.encryption.recipients)
     snapshot = begin_snapshot(
-        work.vaults, host=work.host, asset=asset, run=work.run, recipients=recipients, at=work.at, log=job.log
+        work.vaults,
+        host=work.host,
+        asset=asset,
+        run=work.run,
+        recipients=recipients,
+        at=work.at,
+        log=job.log,
+        sign=_signer(work.config, job),
     )
     job.begin(snapshot.id)
     try:
@@ -223,6 +238,18 @@ def _back_up(
         snapshot.discard()
         raise
     return _stored(work, asset, job, snapshot, manifest)
+
+
+def _signer(config: Config, job: Job) -> Signer | None:
+    """What signs the manifest; a copy that nobody signed is better than none, so a lost key is only a warning."""
+    path = config.encryption.signing_key
+    if path is None:
+        return None
+    try:
+        return load_signer(path.expanduser())
+    except KeyUnavailable as error:
+        job.warn(f"the snapshot is not signed: {error.sentence}")
+        return None
 
 
 def _refresh(catalog: Catalog, vaults: Sequence[Vault], job: Job) -> None:

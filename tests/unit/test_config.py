@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from backends.config import save
 from backends.config.load import line_of, load
+from backends.config.schema import Config
 from backends.errors import ConfigurationError
 from backends.model import Asset
 
@@ -138,3 +140,34 @@ def test_a_first_file_is_made(tmp_path: Path) -> None:
     save.add_vault(path, "local", {"type": "directory", "path": "/srv/x"})
     save.add_host(path, "one", {"address": "local"})
     assert load(path).hosts["one"].address == "local"
+
+
+def test_the_page_about_the_configuration_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    block = page.partition("```toml\n")[2].partition("```")[0]
+    config = Config.model_validate(tomllib.loads(block))
+    assert [vault.type for vault in config.vaults.values()] == ["directory", "s3", "sftp"]
+
+
+def test_retention_is_of_the_most_particular_table() -> None:
+    config = Config.model_validate(
+        {
+            "retention": {"weekly": 2, "media": {"last": 3}},
+            "hosts": {"own": {"address": "x", "retention": {"redis": {"last": 1}}}, "other": {"address": "x"}},
+        }
+    )
+    assert config.policy("own", Asset.REDIS)[0].last == 1
+    assert config.policy("own", Asset.REDIS)[1]
+    assert config.policy("own", Asset.MEDIA) == (config.retention.media, True)
+    assert config.policy("other", Asset.DATABASE) == (config.retention, False)
+    assert (config.retention.weekly, config.retention.daily) == (2, 0)
+    assert Config().policy("unknown", Asset.DATABASE)[0].daily == 7
+
+
+@pytest.mark.parametrize(
+    "retention", [{"daily": 0}, {"last": 0, "within": "0d"}, {"media": {}}, {"media": {"last": 0}}]
+)
+def test_a_retention_that_keeps_nothing_is_refused(retention: dict[str, object]) -> None:
+    for whole in ({"retention": retention}, {"hosts": {"a": {"address": "x", "retention": retention}}}):
+        with pytest.raises(ValueError, match="keeps nothing"):
+            Config.model_validate(whole)
