@@ -118,16 +118,16 @@ def _place(temporary: Path, path: Path) -> None:
         os.close(directory)
 
 
-def load_identities(path: Path, ask: Callable[[str], Secret | None]) -> list[Any]:
+def load_identities(path: Path, ask: Callable[[str], Secret | None], *, private: bool = True) -> list[Any]:
     """The identities of a file, as pyrage takes them.
 
     A file with a passphrase is opened with what the command in MASTOVAULT_PASSPHRASE_COMMAND prints, or else with what
-    `ask` answers.
+    `ask` answers. Without `private` others may be able to read it, as on a stick, whose file system knows no modes.
 
     Raises:
         KeyUnavailable: it is absent, readable by others, holds no identity, or the passphrase is missing or wrong.
     """
-    data = _read(path)
+    data = _read(path, private=private)
     if data.startswith(_ARMORED):
         raise KeyUnavailable(
             f"{path} is ASCII-armored, which is not read here",
@@ -135,14 +135,35 @@ def load_identities(path: Path, ask: Callable[[str], Secret | None]) -> list[Any
         )
     if data.startswith(_ENCRYPTED):
         data = _open(data, path, ask)
-    lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines()]
-    found = [_parse(line) for line in lines if line and not line.startswith("#")]
+    found = _identities_in(data)
     if not found:
         raise KeyUnavailable(f"{path} holds no identity", "It should hold a line that begins with AGE-SECRET-KEY-.")
     return found
 
 
-def _read(path: Path) -> bytes:
+def printed_identities(command: str) -> list[Any]:
+    """The identities that the program in `identity_command` prints, one a line. It runs without a shell.
+
+    Raises:
+        KeyUnavailable: it could not be run, failed, took longer than a minute or printed no identity. What it printed
+            is never shown.
+    """
+    found = _identities_in(_printed_by(command, "identity_command"))
+    if not found:
+        raise KeyUnavailable(
+            "the command in identity_command printed no identity",
+            "It should print a line that begins with AGE-SECRET-KEY-.",
+        )
+    return found
+
+
+def _identities_in(data: bytes) -> list[Any]:
+    """One identity a line. Raises `KeyUnavailable` for a line that is neither one nor a comment."""
+    lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines()]
+    return [_parse(line) for line in lines if line and not line.startswith("#")]
+
+
+def _read(path: Path, *, private: bool) -> bytes:
     try:
         with path.open("rb") as file:
             known = os.fstat(file.fileno())
@@ -152,9 +173,9 @@ def _read(path: Path) -> bytes:
         raise KeyUnavailable(f"the identity {path} {said}", "Copy it back, or use the recovery identity.") from None
     if not stat.S_ISREG(known.st_mode) or len(data) > _MAX_FILE:
         raise KeyUnavailable(f"{path} is no identity file", "Check `identity` in the configuration.")
-    if known.st_mode & 0o077:
+    if private and known.st_mode & 0o077:
         raise KeyUnavailable(f"the identity {path} can be read by others", f"Run: chmod 600 {shlex.quote(str(path))}")
-    if known.st_uid not in {os.geteuid(), 0}:
+    if private and known.st_uid not in {os.geteuid(), 0}:
         raise KeyUnavailable(f"the identity {path} belongs to another user", "Use a file of your own.")
     return data
 
@@ -173,23 +194,28 @@ def _open(data: bytes, path: Path, ask: Callable[[str], Secret | None]) -> bytes
 
 
 def _from_command() -> Secret | None:
-    """The first line of what the command in the environment prints; it runs without a shell."""
+    """The first line of what the command in the environment prints."""
     line = os.environ.get(PASSPHRASE_COMMAND, "")
     if not line.strip():
         return None
+    printed = _printed_by(line, PASSPHRASE_COMMAND)
+    return Secret(printed.decode("utf-8", "replace").splitlines()[0])
+
+
+def _printed_by(line: str, setting: str) -> bytes:
+    """What a command prints; it runs without a shell. Raises `KeyUnavailable`, and never says what it printed."""
     try:
+        argv = [str(Path(part).expanduser()) if part.startswith("~") else part for part in shlex.split(line)]
         done = subprocess.run(
-            shlex.split(line), stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_SECONDS, check=False
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_SECONDS, check=False
         )
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, IndexError, RuntimeError, subprocess.TimeoutExpired) as error:
         raise KeyUnavailable(
-            f"the command in {PASSPHRASE_COMMAND} did not run: {type(error).__name__}", "Try it by hand."
+            f"the command in {setting} did not run: {type(error).__name__}", "Try it by hand."
         ) from None
     if done.returncode != 0 or not done.stdout:
-        raise KeyUnavailable(
-            f"the command in {PASSPHRASE_COMMAND} ended with status {done.returncode}", "Try it by hand."
-        )
-    return Secret(done.stdout.decode("utf-8", "replace").splitlines()[0])
+        raise KeyUnavailable(f"the command in {setting} ended with status {done.returncode}", "Try it by hand.")
+    return done.stdout
 
 
 def _parse(text: str) -> Any:

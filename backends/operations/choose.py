@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from backends.archive.keys import load_identities
+from backends.archive.keys_known import known_identities
 from backends.archive.layout import SNAPSHOT_ID
 from backends.archive.manifest import Manifest
 from backends.archive.reader import read_manifest
 from backends.catalog import Catalog
 from backends.config.schema import Config
-from backends.errors import ConfigurationError, KeyUnavailable, MastovaultError, NotFound
+from backends.errors import ConfigurationError, MastovaultError, NotFound
 from backends.model import Asset, Secret, SnapshotInfo
 from backends.restore.source import Source
 from backends.untrusted import clean
@@ -125,7 +125,7 @@ def sources(
         KeyUnavailable: there is no identity, or it does not open.
         NotFound, VaultError: no vault holds one of them, or none that does can be used.
     """
-    identities = open_identities(config, ask)
+    identities = open_identities(config, ask, log)
     opened: dict[str, Vault] = {}
     found = {}
     for asset, snapshot in snapshots.items():
@@ -136,15 +136,16 @@ def sources(
     return found
 
 
-def open_identities(config: Config, ask: Callable[[str], Secret | None] | None = None) -> list[object]:
-    """What opens the backups. Raises `KeyUnavailable`."""
-    path = config.encryption.identity
-    if path is None:
-        raise KeyUnavailable(
-            "no identity is configured, so no backup can be read",
-            "Set `identity` below [encryption] to the file of one of the recipients.",
-        )
-    return load_identities(path.expanduser(), ask or (lambda _prompt: None))
+def open_identities(
+    config: Config,
+    ask: Callable[[str], Secret | None] | None = None,
+    log: Callable[[str], None] = lambda _line: None,
+) -> list[object]:
+    """What opens the backups: the identity, the command's, the old ones. One that is lost is no fault beside another.
+
+    Raises `KeyUnavailable` when none can be opened.
+    """
+    return [known.identity for known in known_identities(config.encryption, ask, log)]
 
 
 def _holding(
