@@ -38,9 +38,9 @@ FROM snapshots s LEFT JOIN (
 """
 _NEWEST_FIRST = " ORDER BY s.at DESC, s.id DESC, s.vault"
 _RECENT = """
-WITH merged AS (SELECT id, host, asset, max(at) AS at FROM snapshots GROUP BY id),
+WITH merged AS (SELECT id, host, asset, max(at) AS at, max({trusted}) AS trusted FROM snapshots GROUP BY id),
      ranked AS (
-         SELECT id, row_number() OVER (PARTITION BY host, asset ORDER BY at DESC, id DESC) AS place FROM merged
+         SELECT id, row_number() OVER (PARTITION BY host, asset, trusted ORDER BY at DESC, id DESC) AS place FROM merged
      )
 """
 _TRIES = """
@@ -69,6 +69,10 @@ class Catalog:
     def __init__(self, cache_dir: Path, signers: Mapping[str, str] | None = None) -> None:
         self._store = Store(cache_dir)
         self._signers = dict(signers or {})
+
+    def trusting(self, signers: Mapping[str, str]) -> Catalog:
+        """The same catalogue, as somebody sees it who trusts these signers."""
+        return Catalog(self._store.directory, signers)
 
     def trust(self, snapshot: SnapshotInfo) -> Trust:
         """What the signature of a snapshot's manifest is worth to whoever trusts these signers."""
@@ -133,11 +137,19 @@ class Catalog:
         return [merged(copies, drills.get(name, []), self._signers) for name, copies in held.items()]
 
     def recent(self, count: int) -> dict[Pair, list[SnapshotInfo]]:
-        """The newest `count` snapshots of every asset of every host, newest first."""
-        query = f"{_RECENT}{_CHECKED} JOIN ranked ON ranked.id = s.id WHERE place <= ?{_NEWEST_FIRST}"
+        """The newest `count` snapshots of every asset of every host, newest first.
+
+        Those that are not trusted come on top of them, as many: nobody hides the others by writing some.
+        """
+        # as `trust_of`, for what it calls good
+        trusted = "signature != 'bad'"
+        if self._signers:
+            trusted = f"signature = 'good' AND signer IN ({', '.join('?' * len(self._signers))})"
+        query = f"{_RECENT.format(trusted=trusted)}{_CHECKED} JOIN ranked ON ranked.id = s.id WHERE place <= ?"
+        values = (*(key.strip() for key in self._signers.values()), count)
         grouped: dict[Pair, list[SnapshotInfo]] = {}
         with self._store.reading() as cache:
-            for snapshot in self._merge(cache.execute(query, (count,)), drills_of(cache)):
+            for snapshot in self._merge(cache.execute(query + _NEWEST_FIRST, values), drills_of(cache)):
                 grouped.setdefault((snapshot.host, snapshot.asset), []).append(snapshot)
         return grouped
 

@@ -58,7 +58,7 @@ class Store:
     """Opens the cache for one piece of work at a time, and makes it anew when it is broken or of another version."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._path = directory / "catalog.sqlite"
 
     @contextmanager
@@ -90,7 +90,7 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         if not self._path.exists():
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from backends.archive.keys_known import known_identities
 from backends.archive.layout import SNAPSHOT_ID
-from backends.archive.manifest import Manifest
-from backends.archive.reader import read_manifest
+from backends.archive.manifest import Manifest, Seal
+from backends.archive.reader import read_sealed
+from backends.archive.signing import trust_of
 from backends.catalog import Catalog
+from backends.catalog.merge import worth
 from backends.config.schema import Config
 from backends.errors import ConfigurationError, MastovaultError, NotFound
 from backends.model import Asset, Secret, SnapshotInfo
@@ -32,6 +34,8 @@ class RestorePoint:
     own: Mapping[Asset, SnapshotInfo]
     older: Mapping[Asset, SnapshotInfo]
     """The newest good ones from before: secrets that had not changed, media of another timer."""
+    trusted: bool = True
+    """Whether the writer of its own snapshots is trusted, in so far as the configuration names whom to trust."""
 
     @property
     def snapshots(self) -> dict[Asset, SnapshotInfo]:
@@ -41,22 +45,38 @@ class RestorePoint:
 
 
 def points(catalog: Catalog, host: str) -> list[RestorePoint]:
-    """The restore points of a host, newest first. Snapshots that failed a verification are in none."""
+    """The restore points of a host, newest first. Snapshots that failed a verification are in none.
+
+    What is trusted (by the signers that the catalogue knows) and what is not never make one point together, but for
+    an asset of which nothing older is trusted.
+    """
     good = [snapshot for snapshot in catalog.snapshots(host) if not snapshot.verify_failed]
-    runs: dict[str, dict[Asset, SnapshotInfo]] = {}
-    for snapshot in good:
-        runs.setdefault(snapshot.run, {}).setdefault(snapshot.asset, snapshot)
-    made = [_point(host, run, own, good) for run, own in runs.items()]
+    trusted = [snapshot for snapshot in good if catalog.trust(snapshot).good]
+    others = [snapshot for snapshot in good if not catalog.trust(snapshot).good]
+    made = [
+        _point(host, run, own, [*trusted, *others], trusted=its is trusted)
+        for its in (trusted, others)
+        for run, own in _runs(its).items()
+    ]
     return sorted(made, key=lambda point: point.at, reverse=True)
 
 
-def _point(host: str, run: str, own: Mapping[Asset, SnapshotInfo], good: Sequence[SnapshotInfo]) -> RestorePoint:
+def _runs(newest_first: Sequence[SnapshotInfo]) -> dict[str, dict[Asset, SnapshotInfo]]:
+    runs: dict[str, dict[Asset, SnapshotInfo]] = {}
+    for snapshot in newest_first:
+        runs.setdefault(snapshot.run, {}).setdefault(snapshot.asset, snapshot)
+    return runs
+
+
+def _point(
+    host: str, run: str, own: Mapping[Asset, SnapshotInfo], best_first: Sequence[SnapshotInfo], *, trusted: bool
+) -> RestorePoint:
     at = max(snapshot.at for snapshot in own.values())
     older: dict[Asset, SnapshotInfo] = {}
-    for snapshot in good:
+    for snapshot in best_first:
         if snapshot.asset not in own and snapshot.at <= at:
             older.setdefault(snapshot.asset, snapshot)
-    return RestorePoint(host=host, run=run, at=at, own=own, older=older)
+    return RestorePoint(host=host, run=run, at=at, own=own, older=older, trusted=trusted)
 
 
 def resolve(config: Config, catalog: Catalog, text: str) -> dict[Asset, SnapshotInfo]:
@@ -64,26 +84,33 @@ def resolve(config: Config, catalog: Catalog, text: str) -> dict[Asset, Snapshot
 
     `HOST` is its newest restore point, `HOST/ASSET` and `HOST/ASSET/latest` the newest good snapshot of an asset, a
     run's id (or an unambiguous end of it) the restore point of that run, anything else a snapshot's id or an
-    unambiguous end of one.
+    unambiguous end of one. What is not trusted is the newest only when nothing is.
 
     Raises:
         ConfigurationError: it names nothing, or more than one thing.
     """
+    catalog = catalog.trusting(config.signers)
     host, _, rest = text.partition("/")
     if not rest and (host in config.hosts or catalog.snapshots(host)):
-        newest = next(iter(points(catalog, host)), None)
+        newest = next(iter(_trusted_first(points(catalog, host))), None)
         if newest is None:
             raise _nothing(text)
         return newest.snapshots
     name, _, moment = rest.partition("/")
     if name in {*Asset} and moment in {"", _LATEST}:
         asset = Asset(name)
-        good = (snapshot for snapshot in catalog.snapshots(host, asset) if not snapshot.verify_failed)
-        found = next(good, None)
+        found = catalog.newest_trusted(host, asset)
+        if found is None:
+            good = (snapshot for snapshot in catalog.snapshots(host, asset) if not snapshot.verify_failed)
+            found = next(good, None)
         if found is None:
             raise _nothing(text)
         return {asset: found}
     return _by_end(catalog, text)
+
+
+def _trusted_first(newest_first: Iterable[RestorePoint]) -> list[RestorePoint]:
+    return sorted(newest_first, key=lambda point: not point.trusted)
 
 
 def _by_end(catalog: Catalog, text: str) -> dict[Asset, SnapshotInfo]:
@@ -95,7 +122,7 @@ def _by_end(catalog: Catalog, text: str) -> dict[Asset, SnapshotInfo]:
     runs = {(snapshot.host, snapshot.run) for snapshot in known if text and snapshot.run.endswith(text)}
     if not ending and len(runs) == 1:
         host, run = runs.pop()
-        return next(point for point in points(catalog, host) if point.run == run).snapshots
+        return next(point for point in _trusted_first(points(catalog, host)) if point.run == run).snapshots
     if ending or runs:
         raise ConfigurationError(f"more than one snapshot ends in {clean(text, 80)!r}", "Type more of it.")
     raise _nothing(text)
@@ -131,8 +158,14 @@ def sources(
     for asset, snapshot in snapshots.items():
         if not SNAPSHOT_ID.fullmatch(snapshot):
             raise _nothing(snapshot)
-        manifest, vaults = _holding(config, catalog, snapshot, opened, log)
-        found[asset] = Source(manifest=manifest, vaults=vaults, identities=identities)
+        manifest, seal, vaults = _holding(config, catalog, snapshot, opened, log)
+        found[asset] = Source(
+            manifest=manifest,
+            vaults=vaults,
+            identities=identities,
+            trust=trust_of(seal.signature, seal.signer, config.signers),
+            signer=seal.signer,
+        )
     return found
 
 
@@ -150,30 +183,31 @@ def open_identities(
 
 def _holding(
     config: Config, catalog: Catalog, snapshot: str, opened: dict[str, Vault], log: Callable[[str], None]
-) -> tuple[Manifest, list[Vault]]:
+) -> tuple[Manifest, Seal, list[Vault]]:
+    """The most trusted manifest of a snapshot, as the vaults have it now, and the vaults that hold that very one."""
     known = next((info for info in catalog.snapshots() if info.id == snapshot), None)
     names = [name for name in config.vaults if known is None or name in known.vaults]
-    manifest: Manifest | None = None
-    vaults = []
+    read: list[tuple[Vault, Manifest, Seal]] = []
     last: MastovaultError | None = None
     for name in names:
         try:
             vault = opened.setdefault(name, open_vault(name, config.vaults[name]))
-            read = read_manifest(vault, snapshot)
+            read.append((vault, *read_sealed(vault, snapshot)))
         except NotFound:
             continue
         except MastovaultError as error:
             last = error
             log(f"note: the copy of {snapshot} in {name} cannot be used: {error.sentence}")
-            continue
-        if manifest is not None and read != manifest:
-            log(f"note: {name} holds another manifest of {snapshot}; it is left aside")
-            continue
-        manifest = read
-        vaults.append(vault)
-    if manifest is None:
+    if not read:
         raise last or NotFound(f"no vault holds {clean(snapshot, 120)}", "`mastovault list` shows what there is.")
-    return manifest, vaults
+    _, manifest, seal = min(read, key=lambda each: worth(each[2].signature, each[2].signer, config.signers))
+    vaults = []
+    for vault, its, its_seal in read:
+        if its == manifest and its_seal.signature == seal.signature:
+            vaults.append(vault)
+        else:
+            log(f"note: {vault.name} holds another manifest of {snapshot}; it is left aside")
+    return manifest, seal, vaults
 
 
 def openable(source: Source) -> None:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from backends.archive.manifest import Manifest, ObjectEntry
 from backends.archive.reader import open_object
 from backends.errors import AssetFailed, Damaged, MastovaultError, VaultError
-from backends.model import Asset
+from backends.model import Asset, Trust
 from backends.vault.base import Vault
 
 
@@ -22,6 +22,10 @@ class Source:
     identities: Sequence[Any]
     bad: dict[str, str] = field(default_factory=dict)
     """Vaults whose copy turned out to be no good, and why."""
+    trust: Trust = Trust.UNCHECKED
+    """Whether the writer of the manifest is one whom the configuration trusts."""
+    signer: str = ""
+    """The public key that the manifest names."""
 
     @property
     def asset(self) -> Asset:
