@@ -12,6 +12,8 @@ from backends.model import Asset, Level, Reason
 RECHECK_SECONDS = 7 * 86400.0
 """How long a comparison of the secrets stays good when they have no goal in days."""
 DRILL_SECONDS = 30 * 86400.0
+CUSTODY_SECONDS = 180 * 86400.0
+"""How long the word of somebody who had the recovery key in hand stays good."""
 _AGE_WEIGHTS = ((10, 80), (4, 60), (2, 40), (1, 20))
 _LEVELS = ((70, Level.CRIT), (40, Level.HIGH), (15, Level.MED), (1, Level.LOW))
 _DRILLED = frozenset({Asset.DATABASE, Asset.SECRETS})
@@ -45,6 +47,8 @@ class AssetFacts:
     drill_failed: bool = False
     last_drill_failed: bool = False
     custody_confirmed: bool = False
+    custody_seconds: float | None = 0.0
+    """Since it was confirmed; None when nobody knows."""
     healthy_standby: bool = False
     provider: str = ""
     asked: bool = True
@@ -187,7 +191,17 @@ def _proof(facts: AssetFacts) -> list[Reason]:
 
 
 def _custody(facts: AssetFacts) -> list[Reason]:
-    if facts.custody_confirmed or facts.age_seconds is None:
+    if facts.age_seconds is None:
         return []
-    action = "keep the recovery key elsewhere, then `mastovault key check --confirm-custody`"
-    return [_reason(facts, 15, "custody of the recovery key is not confirmed", action)]
+    if not facts.custody_confirmed:
+        action = "keep the recovery key elsewhere, then `mastovault key check --confirm-custody`"
+        return [_reason(facts, 15, "custody of the recovery key is not confirmed", action)]
+    ago = facts.custody_seconds
+    if ago is not None and ago <= CUSTODY_SECONDS:
+        return []
+    text = "when custody was last confirmed is not known" if ago is None else f"custody last confirmed {_days(ago)} ago"
+    return [_reason(facts, 5, text, "fetch the recovery key, then `mastovault key check --recovery`")]
+
+
+def _days(seconds: float) -> str:
+    return f"{int(seconds // 86400)} days"

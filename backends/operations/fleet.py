@@ -21,6 +21,7 @@ from backends.model import (
     Level,
     SnapshotInfo,
 )
+from backends.operations.custody import custody_of
 from backends.operations.fleet_words import EMPTY, NOTHING_YET, drill_words, state_text
 from backends.risk import AssetFacts, assess
 from backends.untrusted import clean
@@ -150,7 +151,7 @@ def _facts(
     seen = known.hosts.get(host)
     fails = _failures(known, host, asset, newest)
     copies = [name for name in newest.vaults if name in known.vaults] if newest else []
-    encryption = known.config.encryption
+    custody = custody_of(known.config.encryption, known.now)
     proof = known.proofs.get((host, asset), Proof())
     return AssetFacts(
         asset=asset,
@@ -169,7 +170,8 @@ def _facts(
         drill_failed=newest is not None and newest.drill_failed,
         last_drill_failed=proof.failed_at is not None,
         drilled_seconds=None if proof.proven_at is None else max(0.0, (known.now - proof.proven_at).total_seconds()),
-        custody_confirmed=encryption.recovery is not None and encryption.custody_confirmed == encryption.recovery,
+        custody_confirmed=custody.confirmed,
+        custody_seconds=custody.seconds,
         healthy_standby=looked is not None and looked.healthy_standby,
         provider=(looked.provider or "") if looked is not None else "",
         asked=_host_answers(seen, looked) and (_kept(looked) or _vaults_answer(known, host, newest)),

@@ -48,7 +48,8 @@ class World:
             "far": {"type": "directory", "path": self.far.path, "offsite": True},
         }
         its = {name: {"address": name} for name in hosts or ("social",)}
-        kept = {"recipients": [RECIPIENT], "recovery": RECIPIENT, "custody_confirmed": RECIPIENT}
+        kept: dict[str, Any] = {"recipients": [RECIPIENT], "recovery": RECIPIENT, "custody_confirmed": RECIPIENT}
+        kept["custody_confirmed_at"] = NOW
         return Config.model_validate({"vaults": vaults, "hosts": its, "encryption": kept} | more)
 
     def back_up(
@@ -284,7 +285,27 @@ def test_custody(world: World) -> None:
     world.back_up(Asset.DATABASE, 1)
     for kept in ({}, {"recovery": RECIPIENT}, {"recovery": RECIPIENT, "custody_confirmed": "age1other"}):
         config = world.config(encryption={"recipients": [RECIPIENT], **kept})
-        assert "custody" in said(world.row(Asset.DATABASE, config=config))
+        assert "custody of the recovery key is not confirmed" in said(world.row(Asset.DATABASE, config=config))
+
+
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [
+        (NOW, ""),
+        (NOW + HOUR, ""),
+        (NOW - 180 * 24 * HOUR, ""),
+        ((NOW - 100 * 24 * HOUR).replace(tzinfo=None), ""),
+        (NOW - 200 * 24 * HOUR, "custody last confirmed 200 days ago"),
+        (None, "when custody was last confirmed is not known"),
+    ],
+)
+def test_custody_is_asked_for_again_after_half_a_year(world: World, at: datetime | None, says: str) -> None:
+    world.see()
+    world.back_up(Asset.DATABASE, 1)
+    kept = {"recipients": [RECIPIENT], "recovery": RECIPIENT, "custody_confirmed": RECIPIENT}
+    row = world.row(Asset.DATABASE, config=world.config(encryption={**kept, "custody_confirmed_at": at}))
+    about = [reason for reason in row.reasons if "custody" in reason.text]
+    assert [(reason.points, reason.text) for reason in about] == ([(5, says)] if says else [])
 
 
 def test_a_vault_that_is_away(world: World) -> None:

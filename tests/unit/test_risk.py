@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.model import Asset, Level
-from backends.risk import DRILL_SECONDS, RECHECK_SECONDS, AssetFacts, assess, level_of, span
+from backends.risk import CUSTODY_SECONDS, DRILL_SECONDS, RECHECK_SECONDS, AssetFacts, assess, level_of, span
 
 HOUR = 3600.0
 DAY = 86400.0
@@ -60,6 +60,8 @@ def test_nothing_to_say_of_a_perfect_copy() -> None:
         ({"drill_failed": True, "last_drill_failed": True}, 100, "drill of the newest snapshot failed"),
         ({"last_drill_failed": True}, 40, "the last drill failed"),
         ({"custody_confirmed": False}, 15, "custody"),
+        ({"custody_seconds": CUSTODY_SECONDS + 1}, 5, "custody last confirmed 180 days ago"),
+        ({"custody_seconds": None}, 5, "not known"),
     ],
 )
 def test_each_rule(change: dict[str, object], weight: int, says: str) -> None:
@@ -149,6 +151,7 @@ FACTS = st.builds(
     drill_failed=st.booleans(),
     last_drill_failed=st.booleans(),
     custody_confirmed=st.booleans(),
+    custody_seconds=AGES,
     healthy_standby=st.booleans(),
     provider=st.sampled_from(["", "", "", "Wasabi"]),
     asked=st.booleans(),
@@ -195,6 +198,13 @@ def test_a_later_drill_is_never_riskier(facts: AssetFacts, earlier: float) -> No
     worse = None if facts.drilled_seconds is None else facts.drilled_seconds + earlier
     assert assess(facts).score <= assess(replace(facts, drilled_seconds=worse)).score
     assert assess(facts).score <= assess(replace(facts, drilled_seconds=None)).score
+
+
+@given(FACTS, st.floats(0, 400 * DAY))
+def test_custody_confirmed_later_is_never_riskier(facts: AssetFacts, earlier: float) -> None:
+    worse = None if facts.custody_seconds is None else facts.custody_seconds + earlier
+    assert assess(facts).score <= assess(replace(facts, custody_seconds=worse)).score
+    assert assess(facts).score <= assess(replace(facts, custody_confirmed=False)).score
 
 
 @given(FACTS, st.integers(0, 5))
