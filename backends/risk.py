@@ -27,7 +27,9 @@ class AssetFacts:
     `age_seconds` counts from when the newest snapshot was begun, or from when its content was last seen to be that of
     the host; None means never backed up. `copies`, `offsite`, `same_machine`, `verify_failed`, `drill_failed` and
     `opens_dump` are of the newest snapshot; `last_drill_failed` is of any. `usual_bytes` is what snapshots before it
-    used to have. `asked` is False when the host or the vaults could not be asked, and all this is what was last known.
+    used to have. `untrusted` says what is wrong with a newer snapshot, or with one of its copies, whose writer is not
+    trusted; all else is of the newest trusted one. `asked` is False when the host or the vaults could not be asked, and
+    all this is what was last known.
     """
 
     asset: Asset
@@ -51,6 +53,7 @@ class AssetFacts:
     """Since it was confirmed; None when nobody knows."""
     healthy_standby: bool = False
     provider: str = ""
+    untrusted: str = ""
     asked: bool = True
 
 
@@ -90,7 +93,15 @@ def span(seconds: float) -> str:
 def _reasons(facts: AssetFacts) -> tuple[Reason, ...]:
     """Every reason, heaviest first; the standby's, which takes away, last."""
     lowered = [*_age(facts), *_copies(facts)]
-    reasons = [*_worthless(facts), *lowered, *_runs(facts), *_size(facts), *_proof(facts), *_custody(facts)]
+    reasons = [
+        *_worthless(facts),
+        *lowered,
+        *_runs(facts),
+        *_size(facts),
+        *_proof(facts),
+        *_custody(facts),
+        *_writer(facts),
+    ]
     reasons.sort(key=lambda reason: -reason.points)
     relief = min(_points(facts, _STANDBY), sum(reason.points for reason in lowered))
     if facts.healthy_standby and facts.asset is Asset.DATABASE and relief:
@@ -111,7 +122,8 @@ def _worthless(facts: AssetFacts) -> list[Reason]:
     """What makes the newest copy no copy at all."""
     found = []
     if facts.age_seconds is None:
-        found.append(_reason(facts, 100, "never backed up", "back it up"))
+        text = "no snapshot of it is trusted" if facts.untrusted else "never backed up"
+        found.append(_reason(facts, 100, text, "back it up"))
     elif facts.verify_failed:
         found.append(
             _reason(facts, 100, "the newest snapshot failed verification", "back it up again, and check that vault")
@@ -205,3 +217,11 @@ def _custody(facts: AssetFacts) -> list[Reason]:
 
 def _days(seconds: float) -> str:
     return f"{int(seconds // 86400)} days"
+
+
+def _writer(facts: AssetFacts) -> list[Reason]:
+    if not facts.untrusted:
+        return []
+    return [
+        _reason(facts, 25, facts.untrusted, "find out who writes to the vault; `mastovault list` shows which it is")
+    ]

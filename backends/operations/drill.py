@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from backends.operations.proof_database import DatabaseProof, prove_database, pr
 from backends.operations.proof_media import attachments, match
 from backends.operations.proof_place import DrillPlace, Workshop, host_place, require_host
 from backends.operations.restore_walk import failure
+from backends.operations.trust_words import require_trusted
 from backends.operations.verify import opened, refresh, require_sane, tool_version
 from backends.progress import Job
 from backends.restore.database_watch import Unsound
@@ -45,6 +46,7 @@ def drill_host(
     on_result: OnResult = lambda _result: None,
     *,
     on: str | None = None,
+    accept: Collection[str] = (),
 ) -> list[JobResult]:
     """Prove one snapshot of each asset, and record in the vaults what came of it.
 
@@ -57,6 +59,7 @@ def drill_host(
         run_id: the run this belongs to.
         on_result: told of each result as soon as it is known.
         on: the host on whose PostgreSQL the throwaway database is made; None for one of our own, here.
+        accept: the words that were typed to load a snapshot whose writer is not trusted: a dump is a program.
 
     Returns:
         One result for each asset, in order of importance. Faults are results, never raised.
@@ -67,7 +70,7 @@ def drill_host(
         require_sane(host, snapshots)
         if on is not None:
             require_host(config, on)
-        work = _prepare(config, paths, snapshots, jobs[ordered[0]], run_id, on)
+        work = _prepare(config, paths, snapshots, jobs[ordered[0]], run_id, on, accept)
     except MastovaultError as error:
         results = [failure(host, asset, error, began) for asset in ordered]
         for result in results:
@@ -101,11 +104,20 @@ class _Work:
     """Those that belong to the database."""
 
 
-def _prepare(config: Config, paths: Paths, snapshots: Mapping[Asset, str], job: Job, run: str, on: str | None) -> _Work:
-    catalog = Catalog(paths.cache_dir)
+def _prepare(
+    config: Config,
+    paths: Paths,
+    snapshots: Mapping[Asset, str],
+    job: Job,
+    run: str,
+    on: str | None,
+    accept: Collection[str],
+) -> _Work:
+    catalog = Catalog(paths.cache_dir, config.signers)
     refresh(catalog, opened(config)[0], job)
     wanted = {**_companion(catalog, snapshots), **snapshots}
     found = sources(config, catalog, wanted, job.ask, job.log)
+    require_trusted(found.values(), config.signers, accept)
     return _Work(
         config=config,
         paths=paths,
@@ -126,8 +138,9 @@ def _companion(catalog: Catalog, snapshots: Mapping[Asset, str]) -> dict[Asset, 
         return {}
     for point in points(catalog, database.partition("/")[0]):
         its = point.snapshots
-        if Asset.DATABASE in its and its[Asset.DATABASE].id == database and Asset.SECRETS in its:
-            return {Asset.SECRETS: its[Asset.SECRETS].id}
+        keys = its.get(Asset.SECRETS)
+        if Asset.DATABASE in its and its[Asset.DATABASE].id == database and keys and catalog.trust(keys).good:
+            return {Asset.SECRETS: keys.id}
     return {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from backends.operations.extract_files import Written, explained, remove, write_
 from backends.operations.extract_readme import readme
 from backends.operations.mishap import internal
 from backends.operations.restore_walk import failure
+from backends.operations.trust_words import require_trusted, trust_findings
 from backends.progress import Job
 from backends.restore.database_room import staged_need
 from backends.restore.media_host import size_of
@@ -48,6 +49,7 @@ def plan_extract(
     directory: Path,
     *,
     subtree: str = "",
+    accept: Collection[str] = (),
     ask: Callable[[str], Secret | None] | None = None,
 ) -> RestorePlan:
     """What would be written, whether it fits, and what is in the way. Nothing is written.
@@ -55,7 +57,7 @@ def plan_extract(
     Raises:
         ConfigurationError, KeyUnavailable, NotFound, VaultError: a snapshot cannot be read.
     """
-    catalog = Catalog(paths.cache_dir)
+    catalog = Catalog(paths.cache_dir, config.signers)
     found = sources(config, catalog, snapshots, ask)
     known = {snapshot.id: snapshot for snapshot in catalog.snapshots()}
     need = {asset: _need(source) for asset, source in found.items()}
@@ -65,6 +67,7 @@ def plan_extract(
         host=next(iter(found.values())).manifest.host if found else "",
         snapshots=dict(snapshots),
         subtree=subtree,
+        accept=tuple(accept),
         at=now,
     )
     free = _free(directory)
@@ -74,7 +77,10 @@ def plan_extract(
         target=f"files in {clean(str(directory), 300)} on this machine",
         copies=tuple(_copy(source, known) for source in found.values()),
         steps=steps,
-        findings=tuple(_findings(found, directory, sum(need.values()), free)),
+        findings=(
+            *trust_findings(found.values(), config.signers),
+            *_findings(found, directory, sum(need.values()), free),
+        ),
         spaces=(Space(what="files", path=clean(str(directory), 300), need=sum(need.values()), free=free),),
         untouched=("every server",),
         seconds=round(sum(step.seconds or 0 for step in steps), 1),
@@ -91,6 +97,7 @@ def extract(
     on_result: OnResult = lambda _result: None,
     *,
     subtree: str = "",
+    accept: Collection[str] = (),
 ) -> list[JobResult]:
     """Write snapshots as files into a new or an empty directory, 0700; nothing half-made keeps a final name.
 
@@ -103,6 +110,7 @@ def extract(
         run_id: the run this belongs to.
         on_result: told of each result as soon as it is known.
         subtree: media: only what is below this path.
+        accept: the words of findings that were typed to go on all the same: `unsigned`, `foreign`, `changed`.
 
     Returns:
         One result for each asset. Faults are results, never raised.
@@ -121,6 +129,7 @@ def extract(
         first.step("looking")
         with _directory(directory) as part:
             found = sources(config, Catalog(paths.cache_dir), snapshots, first.ask, first.log)
+            require_trusted(found.values(), config.signers, accept)
             for asset in ordered:
                 tell(asset, _one(found[asset], directory, part, jobs[asset], below, run_id))
             if any(result.state is JobState.DONE for result in results.values()):

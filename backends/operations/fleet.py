@@ -5,10 +5,11 @@ Made from the cache alone, so that it is there at once; `refresh_vaults` brings 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
 
+from backends.archive.signing import trust_of
 from backends.catalog import Catalog, Proof, VaultStatus
 from backends.config.schema import Config, DirectoryVault, S3Vault, VaultConfig
 from backends.errors import ConfigurationError
@@ -20,9 +21,11 @@ from backends.model import (
     HostState,
     Level,
     SnapshotInfo,
+    Trust,
 )
 from backends.operations.custody import custody_of
 from backends.operations.fleet_words import EMPTY, NOTHING_YET, drill_words, state_text
+from backends.operations.trust_words import distrust
 from backends.risk import AssetFacts, assess
 from backends.untrusted import clean
 
@@ -60,6 +63,7 @@ class _Known:
 
 def load_fleet(config: Config, catalog: Catalog, now: datetime) -> Fleet:
     """Every asset of every configured host, worst first. Reads the cache only. Raises `CacheFailed`."""
+    catalog = catalog.trusting(config.signers)
     seen = {status.name: status for status in catalog.vaults()}
     known = _Known(
         now=now,
@@ -103,17 +107,18 @@ def _urgency(row: AssetStatus) -> tuple[float, int, str]:
 
 
 def _row(known: _Known, host: str, asset: Asset) -> AssetStatus:
-    history = [
+    listed = [
         snapshot
         for snapshot in known.snapshots.get((host, asset), [])
         if any(name in known.vaults for name in snapshot.vaults)
     ]
+    history = [snapshot for snapshot in listed if _trust(known, snapshot).good]
     newest = history[0] if history else None
     seen = known.hosts.get(host)
     looked = _observation(seen, asset)
     if _is_empty(known, host, seen):
         return _nothing_to_lose(known, host, asset)
-    facts = _facts(known, host, asset, history, looked)
+    facts = replace(_facts(known, host, asset, history, looked), untrusted=_untrusted(known, listed))
     assessment = assess(facts)
     return AssetStatus(
         host=host,
@@ -127,6 +132,22 @@ def _row(known: _Known, host: str, asset: Asset) -> AssetStatus:
         stale=_is_stale(known, host, newest, seen, kept=_kept(looked)),
         proof=drill_words(known.proofs.get((host, asset), Proof()), known.now),
     )
+
+
+def _trust(known: _Known, snapshot: SnapshotInfo) -> Trust:
+    return trust_of(snapshot.signature, snapshot.signer, known.config.signers)
+
+
+def _untrusted(known: _Known, newest_first: list[SnapshotInfo]) -> str:
+    """What is wrong with a snapshot that is newer than the newest trusted one, or with a copy of that one."""
+    if not newest_first:
+        return ""
+    newest = newest_first[0]
+    if why := distrust(_trust(known, newest), newest.signer, known.config.signers):
+        return f"the newest snapshot {why}"
+    if newest.altered:
+        return f"another manifest of the newest snapshot is in {' and '.join(newest.altered)}"
+    return ""
 
 
 def _nothing_to_lose(known: _Known, host: str, asset: Asset) -> AssetStatus:

@@ -84,6 +84,8 @@ def clock(moment: datetime, now: datetime) -> str:
 
 def _trouble(facts: AssetFacts) -> str:
     failed = "last run FAILED" if facts.failed_runs == 1 else f"last {facts.failed_runs} runs FAILED"
+    if facts.age_seconds is None and facts.untrusted:
+        return "no TRUSTED snapshot"
     if facts.age_seconds is None:
         return f"never backed up, {failed}" if facts.failed_runs else "never backed up"
     if facts.verify_failed:
@@ -96,6 +98,8 @@ def _trouble(facts: AssetFacts) -> str:
         return "drill FAILED"
     if facts.failed_runs:
         return failed
+    if facts.untrusted:
+        return "newest copy NOT TRUSTED"
     if facts.goal_seconds is not None and facts.age_seconds > facts.goal_seconds:
         return f"overdue {span(facts.age_seconds - facts.goal_seconds)}"
     return ""

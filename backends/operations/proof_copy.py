@@ -11,8 +11,8 @@ from io import BufferedReader
 from typing import Any, BinaryIO, cast
 
 from backends.archive.layout import MAX_MANIFEST, manifest_key
-from backends.archive.manifest import Manifest, ObjectEntry, is_unchanged
-from backends.archive.reader import open_object, open_stored, parse_manifest
+from backends.archive.manifest import Manifest, ObjectEntry, Seal
+from backends.archive.reader import open_object, open_stored, parse_sealed
 from backends.assets.database_header import HEADER_BYTES, parse_header
 from backends.errors import AssetFailed, Damaged, KeyUnavailable, NotFound
 from backends.operations.proof_files import MediaProof, environment, globals_sql, is_pack, read_all
@@ -49,6 +49,8 @@ class CopyReport:
     bytes: int = 0
     files: int = 0
     """Media files whose content was compared."""
+    seal: Seal | None = None
+    """Who signed the manifest; None when it could not be read."""
 
     @property
     def good(self) -> bool:
@@ -116,19 +118,21 @@ def _is_index(entry: ObjectEntry) -> bool:
 
 
 def _manifest(vault: Vault, snapshot: str, report: CopyReport) -> Manifest | None:
-    """The manifest, compared with its own SHA-256; None when it is damaged."""
+    """The manifest, compared with its own SHA-256 and signature; None when it is damaged."""
     key = manifest_key(snapshot)
     try:
         with closing(vault.read(key)) as stored:
             data = stored.read(MAX_MANIFEST + 1)
-        manifest = parse_manifest(key, data)
+        manifest, seal = parse_sealed(key, data)
     except Damaged as error:
         report.problem(error.sentence)
         return None
-    if is_unchanged(data) is None:
+    report.seal = seal
+    if seal.sha256 == "absent":
         report.problem(f"the manifest of {snapshot} does not end in its own SHA-256")
-        return None
-    return manifest
+    elif seal.signature == "bad":
+        report.problem(f"the manifest of {snapshot} was changed after it was written")
+    return None if report.problems else manifest
 
 
 class _Copy:

@@ -17,6 +17,7 @@ from backends.operations.choose import openable, sources
 from backends.operations.line import ATTEMPTS, Line, pause
 from backends.operations.locks import hold
 from backends.operations.restore_walk import Walk, outcome
+from backends.operations.trust_words import trust_findings
 from backends.progress import Job
 from backends.restore.base import Target
 from backends.restore.journal import new_journal, opened
@@ -147,11 +148,12 @@ def look_and_plan(
         except AssetFailed as error:
             blocked = Finding(level="block", text=error.sentence, way_out=error.next_step, asset=part.asset)
             looks[name] = Look(findings=(blocked,))
-    findings = [*_readable(found), *(finding for look in looks.values() for finding in look.findings)]
+    untrusted = trust_findings(found.values(), config.signers)
+    findings = [*untrusted, *_readable(found), *(finding for look in looks.values() for finding in look.findings)]
     blocked_parts = {name for name, look in looks.items() if not look.facts}
     actions = actions_of(request, {name: look.facts for name, look in looks.items() if name not in blocked_parts})
     steps = tuple(_timed(paths, request, action.info, found) for action in actions)
-    known = {snapshot.id: snapshot for snapshot in Catalog(paths.cache_dir).snapshots()}
+    known = {snapshot.id: snapshot for snapshot in Catalog(paths.cache_dir, config.signers).snapshots()}
     plan = RestorePlan(
         request=request,
         target=shown(target, config.hosts[request.host].address),

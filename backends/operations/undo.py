@@ -18,6 +18,7 @@ from backends.operations.line import Line
 from backends.operations.restore import OnResult, failed, holding
 from backends.operations.restore_walk import Walk, outcome
 from backends.operations.restores import RestoreRecord, folder_of, restores
+from backends.operations.trust_words import require_trusted
 from backends.progress import Job
 from backends.restore.journal import Journal, State, opened
 from backends.restore.parts import actions_of
@@ -95,6 +96,7 @@ def _walk(
     found: dict[Asset, Source] = {}
     if what == "resume" and not journal.known.walk:
         found = sources(config, Catalog(paths.cache_dir), request.snapshots, main.ask, main.log)
+        require_trusted(found.values(), config.signers, request.accept)  # the vault may have changed since
     connection = line.connect(main.log, time.sleep, main.ask)
     try:
         target = find_target(connection, config.hosts[request.host], request, found)

@@ -9,15 +9,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from backends.archive.layout import SNAPSHOT_ID
+from backends.archive.signing import trust_of
 from backends.catalog import Catalog, record_check
 from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.errors import ConfigurationError, MastovaultError, NotFound, VaultError
-from backends.model import Asset, JobResult, JobState, utc_now
+from backends.model import Asset, JobResult, JobState, Trust, utc_now
 from backends.operations.choose import open_identities
 from backends.operations.mishap import internal
 from backends.operations.proof_copy import CopyReport, check_copy
 from backends.operations.restore_walk import failure
+from backends.operations.trust_words import distrust, way_out
 from backends.progress import Job
 from backends.untrusted import clean
 from backends.vault.base import Vault
@@ -59,7 +61,7 @@ def verify_host(
         if sample is not None and sample < 1:
             raise ConfigurationError("a sample is at least one object", "Leave it out to read all.")
         identities = open_identities(config, jobs[ordered[0]].ask)
-        work = _Work(config, Catalog(paths.cache_dir), run_id, identities, sample)
+        work = _Work(config, Catalog(paths.cache_dir, config.signers), run_id, identities, sample)
         work.vaults, work.closed = opened(config)
         refresh(work.catalog, work.vaults, jobs[ordered[0]])
     except MastovaultError as error:
@@ -205,13 +207,17 @@ def _details(work: _Work, report: CopyReport, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "tools": report.tools,
         "problems": report.problems,
+        "signature": report.seal.signature if report.seal else "none",
+        "signer": report.seal.signer if report.seal else "",
         "left_out": report.left_out,
     }
 
 
 def _judged(work: _Work, host: str, asset: Asset, snapshot: str, found: _Found) -> JobResult:
+    signers = work.config.signers
     bad = [report for report in found.reports if not report.good]
-    good = [report for report in found.reports if report.good]
+    good = [report for report in found.reports if report.good and _trust(report, signers).good]
+    untrusted = [report for report in found.reports if report.good and not _trust(report, signers).good]
     warnings = [
         *dict.fromkeys(text for report in found.reports for text in report.left_out),
         *(f"the copy in {name} could not be read: {why}" for name, why in found.away.items()),
@@ -221,14 +227,21 @@ def _judged(work: _Work, host: str, asset: Asset, snapshot: str, found: _Found) 
     result = JobResult(
         host=host,
         asset=asset,
-        state=JobState.DONE if good and not bad else JobState.FAILED,
+        state=JobState.DONE if good and not bad and not untrusted else JobState.FAILED,
         snapshot=snapshot,
         bytes=sum(report.bytes for report in found.reports),
         in_part=bool(warnings),
         warnings=tuple(warnings),
         vaults=tuple(report.vault for report in good),
-        exit_code=0 if good and not bad else 1,
+        exit_code=0 if good and not bad and not untrusted else 1,
     )
+    if untrusted and not bad:
+        return replace(
+            result,
+            error=_untrusted_words(untrusted, good, signers),
+            next_step=way_out(_trust(untrusted[0], signers)),
+            detail=_good_words(good),
+        )
     if bad:
         return replace(result, error=_bad_words(bad, good), next_step=_way_out(bad, good), detail=_good_words(good))
     if not good:
@@ -241,6 +254,21 @@ def _bad_words(bad: Sequence[CopyReport], good: Sequence[CopyReport]) -> str:
     said = "; ".join(f"the copy in {report.vault} is damaged: {', '.join(report.problems[:2])}" for report in bad)
     others = f"; {_names(good)} {'is' if len(good) == 1 else 'are'} good" if good else ""
     return f"{said}{others}"
+
+
+def _trust(report: CopyReport, signers: Mapping[str, str]) -> Trust:
+    return trust_of(report.seal.signature, report.seal.signer, signers) if report.seal else Trust.CHANGED
+
+
+def _untrusted_words(untrusted: Sequence[CopyReport], good: Sequence[CopyReport], signers: Mapping[str, str]) -> str:
+    """What is wrong with copies whose bytes are those of their manifest."""
+    said = "; ".join(
+        f"the copy in {report.vault} {distrust(_trust(report, signers), report.seal.signer, signers)}"
+        for report in untrusted
+        if report.seal
+    )
+    others = f"; {_names(good)} {'is' if len(good) == 1 else 'are'} good" if good else ""
+    return f"{said} (its bytes are whole){others}"
 
 
 def _way_out(bad: Sequence[CopyReport], good: Sequence[CopyReport]) -> str:

@@ -48,7 +48,9 @@ def _plan(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_resul
         from backends.operations.extract import plan_extract
 
         directory, subtree = Path(str(request.options["directory"])), str(request.options.get("subtree", ""))
-        plan = plan_extract(config, paths, snapshots(request), directory, subtree=subtree, ask=first.ask)
+        plan = plan_extract(
+            config, paths, snapshots(request), directory, subtree=subtree, accept=_accepted(request), ask=first.ask
+        )
     else:
         plan = plan_restore(config, paths, _restore_request(request), ask=first.ask, log=first.log)
     (folder_of(paths.state_dir, request.id) / PLAN).write_bytes(plan.to_json())
@@ -82,7 +84,17 @@ def _extract(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_re
 
     directory, subtree = Path(str(request.options["directory"])), str(request.options.get("subtree", ""))
     config = load(paths.config_file)
-    extract(config, paths, snapshots(request), directory, jobs, request.id, on_result, subtree=subtree)
+    extract(
+        config,
+        paths,
+        snapshots(request),
+        directory,
+        jobs,
+        request.id,
+        on_result,
+        subtree=subtree,
+        accept=_accepted(request),
+    )
 
 
 def _verify(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_result: OnResult) -> None:
@@ -108,7 +120,17 @@ def _drill(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_resu
 
     on = request.options.get("on")
     config = load(paths.config_file)
-    drill_host(config, paths, request.host, snapshots(request), jobs, request.id, on_result, on=str(on) if on else None)
+    drill_host(
+        config,
+        paths,
+        request.host,
+        snapshots(request),
+        jobs,
+        request.id,
+        on_result,
+        on=str(on) if on else None,
+        accept=_accepted(request),
+    )
 
 
 def snapshots(request: Request) -> dict[Asset, str]:
@@ -118,6 +140,12 @@ def snapshots(request: Request) -> dict[Asset, str]:
         return {Asset(asset): str(snapshot) for asset, snapshot in found.items()}
     except (AttributeError, ValueError):
         raise ConfigurationError("the request of this run names no snapshots") from None
+
+
+def _accepted(request: Request) -> tuple[str, ...]:
+    """The words of findings that the operator typed to go on all the same."""
+    words: Any = request.options.get("accept") or ()
+    return tuple(str(word) for word in words)
 
 
 def _restore_request(request: Request) -> Any:

@@ -9,9 +9,11 @@ import click
 from backends.catalog import Catalog
 from backends.config.load import load
 from backends.config.paths import Paths
+from backends.config.schema import Config
 from backends.errors import ConfigurationError
 from backends.model import SnapshotInfo, rfc3339, utc_now
 from backends.operations.fleet import refresh_vaults
+from backends.operations.trust_words import warning
 from tui.cli import show
 from tui.cli.targets import parse_target
 
@@ -24,13 +26,13 @@ def command(paths: Paths, target: str | None, as_json: bool) -> None:
     """Snapshots, newest first; those of one run belong together as a restore point."""
     config = load(paths.config_file)
     host, asset = parse_target(target) if target else (None, None)
-    catalog = Catalog(paths.cache_dir)
+    catalog = Catalog(paths.cache_dir, config.signers)
     refresh_vaults(config, catalog)
     found = catalog.snapshots(host, asset)
     if host and not found and host not in config.hosts:
         raise ConfigurationError(f"no host named {host} is known", "`mastovault host list` shows the hosts.")
     if as_json:
-        show.document({"snapshots": [_json(snapshot) for snapshot in found]})
+        show.document({"snapshots": [_json(snapshot, catalog) for snapshot in found]})
         return
     if not found:
         click.echo("No snapshots yet.")
@@ -45,15 +47,17 @@ def command(paths: Paths, target: str | None, as_json: bool) -> None:
                 show.size(snapshot.bytes),
                 ",".join(snapshot.vaults),
                 snapshot.run,
-                _note(snapshot, now),
+                _note(snapshot, config, now),
             )
             for snapshot in found
         ),
     )
 
 
-def _note(snapshot: SnapshotInfo, now: datetime) -> str:
-    notes = ["in part"] if snapshot.in_part else []
+def _note(snapshot: SnapshotInfo, config: Config, now: datetime) -> str:
+    notes = [words] if (words := warning(snapshot, config)) else []
+    if snapshot.in_part:
+        notes.append("in part")
     if snapshot.verify_failed:
         notes.append("failed verification")
     elif snapshot.verified_at:
@@ -67,7 +71,7 @@ def _note(snapshot: SnapshotInfo, now: datetime) -> str:
     return ", ".join(notes)
 
 
-def _json(snapshot: SnapshotInfo) -> dict[str, object]:
+def _json(snapshot: SnapshotInfo, catalog: Catalog) -> dict[str, object]:
     return {
         "id": snapshot.id,
         "host": snapshot.host,
@@ -85,4 +89,7 @@ def _json(snapshot: SnapshotInfo) -> dict[str, object]:
         "drill_failed": snapshot.drill_failed,
         "drill_seconds": snapshot.drill_seconds,
         "opens_dump": snapshot.opens_dump,
+        "trust": catalog.trust(snapshot).value,
+        "signer": snapshot.signer,
+        "altered": list(snapshot.altered),
     }

@@ -20,6 +20,7 @@ from backends.operations.choose import resolve
 from backends.operations.fleet import refresh_vaults
 from backends.restore.plan import RedisChoice, RestorePlan, RestoreRequest, request_to_json
 from tui.cli import show_plan
+from tui.cli.accept import accepted
 from tui.cli.ask import ask
 from tui.cli.follow import Follower, Order
 from tui.cli.read_only import require_change
@@ -70,13 +71,14 @@ def command(
         return go_on(paths, follower, (resume or roll_back or ""), "resume" if resume else "rollback")
     if not source:
         raise ConfigurationError("nothing is named to restore", "Name a snapshot, a restore point, HOST or HOST/ASSET.")
-    catalog = Catalog(paths.cache_dir)
+    catalog = Catalog(paths.cache_dir, config.signers)
     refresh_vaults(config, catalog)
     chosen = _only(resolve(config, catalog, source), only)
     snapshots = {asset: snapshot.id for asset, snapshot in chosen.items()}
     directory = _directory(config, to)
     if directory is not None:
-        return _files_here(config, paths, follower, snapshots, directory, subtree, only_plan, as_json)
+        words = accepted(next(iter(chosen.values())).host, accept)
+        return _files_here(config, paths, follower, snapshots, directory, subtree, words, only_plan, as_json)
     request = _request(chosen, to, redis, subtree, exact, accept)
     if only_plan:
         return _show_plan(config, paths, request, as_json=as_json)
@@ -118,10 +120,6 @@ def _request(
 ) -> RestoreRequest:
     now = utc_now()
     host = to or next(iter(chosen.values())).host
-    prefix = f"{host}/"
-    for text in accept:
-        if not text.startswith(prefix):
-            raise ConfigurationError(f"{text!r} accepts nothing on {host}", f"Write --accept {prefix}WORD.")
     empty = redis == RedisChoice.EMPTY
     return RestoreRequest(
         id=f"{now:%Y%m%dt%H%M%S}{secrets.token_hex(2)}",
@@ -130,7 +128,7 @@ def _request(
         redis=RedisChoice(redis),
         subtree=subtree,
         exact=exact,
-        accept=tuple(text.removeprefix(prefix) for text in accept),
+        accept=tuple(accepted(host, accept)),
         at=now,
     )
 
@@ -173,13 +171,14 @@ def _files_here(
     snapshots: dict[Asset, str],
     directory: Path,
     subtree: str,
+    accept: Sequence[str],
     only_plan: bool,
     as_json: bool,
 ) -> int:
     from backends.operations.extract import plan_extract
 
     if only_plan:
-        plan = plan_extract(config, paths, snapshots, directory, subtree=subtree, ask=ask)
+        plan = plan_extract(config, paths, snapshots, directory, subtree=subtree, accept=accept, ask=ask)
         if as_json:
             click.echo(plan.to_json().decode())
         else:
@@ -190,5 +189,6 @@ def _files_here(
         "snapshots": {asset.value: snapshot for asset, snapshot in snapshots.items()},
         "directory": str(directory),
         "subtree": subtree,
+        "accept": list(accept),
     }
     return follower.carry_out({host: Order("extract", tuple(snapshots), options)})

@@ -36,7 +36,7 @@ def command(paths: Paths, what: str | None, everything: bool, sample: int | None
     config = load(paths.config_file)
     if bool(what) is everything:
         raise ConfigurationError("name one thing to verify", "Name a snapshot, HOST or HOST/ASSET; or use --all.")
-    catalog = Catalog(paths.cache_dir)
+    catalog = Catalog(paths.cache_dir, config.signers)
     refresh_vaults(config, catalog)
     work = chosen(config, catalog, what or "")
     follower = Follower(paths, as_json=as_json, interactive=sys.stdin.isatty())
@@ -51,7 +51,8 @@ def command(paths: Paths, what: str | None, everything: bool, sample: int | None
 def chosen(config: Config, catalog: Catalog, what: str) -> dict[str, dict[Asset, str]]:
     """The snapshots to verify by host: those named, or the newest of everything when `what` is empty.
 
-    Unlike for a restore the newest one counts here even when it failed an earlier verification.
+    Unlike for a restore the newest one counts here even when it failed an earlier verification. Where something is
+    trusted, it is the newest of that.
 
     Raises:
         ConfigurationError: there are none.
@@ -59,7 +60,8 @@ def chosen(config: Config, catalog: Catalog, what: str) -> dict[str, dict[Asset,
     host, _, rest = what.partition("/")
     name, _, moment = rest.partition("/")
     newest: dict[str, dict[Asset, str]] = {}
-    for (its_host, asset), (snapshot, *_) in catalog.recent(1).items():
+    for (its_host, asset), found in catalog.recent(1).items():
+        snapshot = next((each for each in found if catalog.trust(each).good), found[0])
         wanted = its_host == host and name in {"", asset.value} if what else its_host in config.hosts
         if wanted and moment in {"", _LATEST}:
             newest.setdefault(its_host, {})[asset] = snapshot.id
@@ -67,8 +69,8 @@ def chosen(config: Config, catalog: Catalog, what: str) -> dict[str, dict[Asset,
         if not newest:
             raise ConfigurationError("there are no snapshots yet", "`mastovault backup --all` makes some.")
         return {each: {asset: its[asset] for asset in Asset if asset in its} for each, its in newest.items()}
-    found = resolve(config, catalog, what)
-    return {next(iter(found.values())).host: {asset: info.id for asset, info in found.items()}}
+    named_ones = resolve(config, catalog, what)
+    return {next(iter(named_ones.values())).host: {asset: info.id for asset, info in named_ones.items()}}
 
 
 def named(snapshots: Mapping[Asset, str]) -> dict[str, str]:
