@@ -158,14 +158,33 @@ class Snapshot:
             check_key(entry.key)
         self._referred += entries
 
-    def commit(self, facts: Mapping[str, Any], *, warnings: Sequence[str] = ()) -> Manifest:
+    def carry(self, entry: ObjectEntry, source: Source, key: str = "") -> ObjectEntry:
+        """Store anew what an object of another snapshot held below age; all else that its entry says stays.
+
+        A shared object gets a key of its own that ends in the entry's name; without `key` it is beside the manifest.
+        """
+        place = check_key(key) if key else snapshot_prefix(self._id) + entry.name
+        sealed = self._store(place, source, compress=False, plain_digest=False)
+        carried = entry.model_copy(update={"key": key, "bytes": sealed.bytes, "sha256": sealed.sha256})
+        self._entries.append(carried)
+        return carried
+
+    def commit(
+        self, facts: Mapping[str, Any], *, warnings: Sequence[str] = (), seconds: float | None = None
+    ) -> Manifest:
         """Check what each vault took, then write the manifest to each that took all.
+
+        Args:
+            facts: what the asset knows of itself.
+            warnings: what was left out.
+            seconds: how long the backup took, where that is not the time since it was begun here.
 
         Raises:
             VaultError: no vault is left; nothing is listed anywhere.
         """
         if self._finished:
             raise RuntimeError("this snapshot is finished")
+        took = time.monotonic() - self._began if seconds is None else seconds
         manifest = Manifest(
             format=FORMAT,
             id=self._id,
@@ -173,7 +192,7 @@ class Snapshot:
             asset=self._asset,
             run=self._run,
             started_at=self._started_at,
-            finished_at=self._started_at + timedelta(seconds=time.monotonic() - self._began),
+            finished_at=self._started_at + timedelta(seconds=took),
             tool_version=_tool_version(),
             recipients=self._recipients,
             objects=self._entries + self._referred,
