@@ -34,7 +34,7 @@ def command(paths: Paths, host: str | None, as_json: bool, nagios: bool, refresh
         from backends.runs.refresh import start_refresh
 
         start_refresh(paths, [host] if host else None).wait()
-    catalog = Catalog(paths.cache_dir)
+    catalog = Catalog(paths.cache_dir, config.signers)
     refresh_vaults(config, catalog)
     fleet = load_fleet(config, catalog, utc_now())
     chosen = [row for row in fleet.assets if host in (None, row.host)]
