@@ -27,6 +27,14 @@ def _directory(name: str, config: VaultConfig) -> Vault:
     return DirectoryVault(name, config.path.expanduser().absolute(), offsite=bool(config.offsite))
 
 
+def _sftp(name: str, config: VaultConfig) -> Vault:
+    from backends.vault import sftp
+
+    if not isinstance(config, SftpVault):
+        raise TypeError(type(config).__name__)
+    return sftp.SftpVault(name, config)
+
+
 def _not_yet(name: str, config: VaultConfig) -> Vault:
     raise ConfigurationError(
         f"the vault {name} is of the type {config.type}, which is not supported yet in this release",
@@ -37,5 +45,5 @@ def _not_yet(name: str, config: VaultConfig) -> Vault:
 _KINDS: dict[type, Callable[[str, VaultConfig], Vault]] = {
     DirectoryConfig: _directory,
     S3Vault: _not_yet,
-    SftpVault: _not_yet,
+    SftpVault: _sftp,
 }
