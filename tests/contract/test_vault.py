@@ -16,9 +16,11 @@ from backends.errors import AlreadyExists, NotFound, VaultError, VaultFormatTooN
 from backends.vault.base import Vault
 from backends.vault.directory import DirectoryVault
 from backends.vault.format import KEY, README, prepare, read_format
+from tests.servers.sftp import sftp_vault
 
 KINDS: dict[str, Callable[[Path], Vault]] = {
     "directory": lambda place: DirectoryVault("v", place / "vault"),
+    "sftp": sftp_vault,
 }
 PARTS = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,8}", fullmatch=True)
 
