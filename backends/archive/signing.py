@@ -159,7 +159,8 @@ def new_signing_key(path: Path) -> str:
     data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     shown = clean(str(path), 300)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700, parents=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise KeyUnavailable(
