@@ -59,7 +59,7 @@ def new_identity() -> tuple[Secret, str]:
 
 def recipient_of(identity: Secret) -> str:
     """The recipient of an identity. Raises `KeyUnavailable` when it is none."""
-    return str(_parse(identity.reveal()).to_public())
+    return str(parse_identity(identity.reveal()).to_public())
 
 
 def write_identity(path: Path, identity: Secret, passphrase: Secret | None) -> None:
@@ -160,7 +160,7 @@ def printed_identities(command: str) -> list[Any]:
 def _identities_in(data: bytes) -> list[Any]:
     """One identity a line. Raises `KeyUnavailable` for a line that is neither one nor a comment."""
     lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines()]
-    return [_parse(line) for line in lines if line and not line.startswith("#")]
+    return [parse_identity(line) for line in lines if line and not line.startswith("#")]
 
 
 def _read(path: Path, *, private: bool) -> bytes:
@@ -218,7 +218,8 @@ def _printed_by(line: str, setting: str) -> bytes:
     return done.stdout
 
 
-def _parse(text: str) -> Any:
+def parse_identity(text: str) -> Any:
+    """An identity as pyrage takes it. Raises `KeyUnavailable`, which never repeats it."""
     try:
         return pyrage.x25519.Identity.from_str(text.strip())
     except pyrage.IdentityError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.archive.keys import load_identities, printed_identities
+from backends.archive.keys import load_identities, parse_identity, printed_identities
 from backends.config.schema import Encryption
 from backends.errors import KeyUnavailable
 from backends.model import Secret
@@ -107,3 +107,8 @@ class _Remembering:
         found = load_identities(path, asked)
         self._typed += answers
         return found
+
+
+def parsed(identity: Secret) -> Any:
+    """An identity as pyrage takes it. Raises `KeyUnavailable`."""
+    return parse_identity(identity.reveal())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
@@ -66,3 +68,9 @@ def qr_matrix(text: str, border: int = 4) -> list[list[bool]]:
     code = segno.make(text, error="m", micro=False)
     rows: Sequence[Sequence[int]] = [list(row) for row in code.matrix_iter(border=border)]
     return [[bool(module) for module in row] for row in rows]
+
+
+def fingerprint(public: str) -> str:
+    """A short form of a public signing key, to compare by eye: the first 8 bytes of its SHA-256."""
+    digest = hashlib.sha256(base64.b64decode(public)).hexdigest()[:16]
+    return " ".join(digest[at : at + _GROUP] for at in range(0, 16, _GROUP))

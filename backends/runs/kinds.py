@@ -133,6 +133,13 @@ def _drill(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_resu
     )
 
 
+def _rewrap(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_result: OnResult) -> None:
+    from backends.config.load import load
+    from backends.operations.rewrap import rewrap_host
+
+    rewrap_host(load(paths.config_file), paths, request.host, jobs, request.id, on_result)
+
+
 def snapshots(request: Request) -> dict[Asset, str]:
     """The snapshots that a request names. Raises `ConfigurationError` when it names none as it should."""
     found: Any = request.options.get("snapshots")
@@ -165,6 +172,7 @@ KINDS: Mapping[str, Kind] = {
     "extract": Kind(_extract),
     "verify": Kind(_verify),
     "drill": Kind(_drill),
+    "rewrap": Kind(_rewrap),
 }
 
 

@@ -1,128 +1,61 @@
-"""`mastovault key new|show|export|check`."""
+"""`mastovault key new|show|check|rotate|rewrap|export|page|trust`."""
 
 from __future__ import annotations
 
-import getpass
-import io
+import json
 import os
-import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from backends.config import save
 from backends.config.load import load
 from backends.config.paths import Paths
+from backends.config.schema import Config
 from backends.errors import ConfigurationError, KeyUnavailable
-from backends.model import Secret
-from tui.cli.ask import ask
-
-_CHECK_LETTERS = 6
+from backends.model import utc_now
+from backends.operations.custody import custody_of
+from tui.cli.key_check import check, custody_json, custody_words
+from tui.cli.key_make import new
+from tui.cli.key_rotate import rewrap_command, rotate
+from tui.cli.read_only import require_change
 
 
 @click.group("key")
 def command() -> None:
-    """Make, show, copy or check the encryption keys."""
+    """Make, show, try, change or copy the keys: who reads the backups, and who signs them."""
 
 
-@command.command("new")
-@click.option(
-    "--identity", type=click.Path(path_type=Path), help="Where the identity goes (default: beside the configuration)."
-)
-@click.option("--passphrase", is_flag=True, help="Protect the identity with a passphrase, asked for.")
-@click.option(
-    "--recovery-to",
-    type=click.Path(path_type=Path),
-    help="Write the recovery identity to this new file (a USB stick), without asking.",
-)
-@click.option("--recovery-recipient", metavar="AGE1...", help="Use a recovery recipient you already have.")
-@click.pass_obj
-def new(
-    paths: Paths,
-    identity: Path | None,
-    passphrase: bool,
-    recovery_to: Path | None,
-    recovery_recipient: str | None,
-) -> None:
-    """Make the identity that reads the backups, and a recovery identity to keep elsewhere.
-
-    Backups are encrypted to both. The recovery identity is not kept on this machine: it is shown once, to be written
-    down or printed, because the day this machine burns is the day it is needed.
-    """
-    from backends.archive import keys
-
-    config = load(paths.config_file)
-    if config.encryption.identity:
-        raise ConfigurationError(
-            f"there is an identity already: {config.encryption.identity}",
-            "Backups made so far need it. `mastovault key check` tries it; changing keys is a matter of its own.",
-        )
-    place = (identity or paths.config_file.parent / "identity.age").expanduser().absolute()
-    if place.exists():
-        raise ConfigurationError(f"{place} exists and is not overwritten", "Name another place with --identity.")
-    chosen = _new_passphrase() if passphrase else None
-    confirmed, recovery = _recovery(recovery_to, recovery_recipient)
-    own, recipient = keys.new_identity()
-    keys.write_identity(place, own, chosen)
-    recipients = list(dict.fromkeys([*config.encryption.recipients, recipient, recovery]))
-    save.set_encryption(
-        paths.config_file,
-        {
-            "recipients": recipients,
-            "identity": str(place),
-            "recovery": recovery,
-            "custody_confirmed": recovery if confirmed else None,
-        },
-    )
-    click.echo(f"identity   {place}")
-    click.echo(f"recipient  {recipient}")
-    click.echo(f"recovery   {recovery}")
-
-
-def _new_passphrase() -> Secret:
-    if not sys.stdin.isatty():
-        raise KeyUnavailable("a passphrase can only be typed, and there is no terminal", "Leave out --passphrase.")
-    first = getpass.getpass("Passphrase: ")
-    if not first or first != getpass.getpass("Once more: "):
-        raise KeyUnavailable("the passphrases are empty or differ", "Try again; nothing was made.")
-    return Secret(first)
-
-
-def _recovery(to: Path | None, recipient: str | None) -> tuple[bool, str]:
-    """The recovery recipient, and whether somebody is known to keep its identity."""
-    from backends.archive import keys
-
-    if recipient:
-        keys.parse_recipients([recipient])
-        return True, recipient
-    identity, made = keys.new_identity()
-    if to:
-        keys.write_identity(to.expanduser().absolute(), identity, None)
-        click.echo(f"The recovery identity is in {to}. Move it off this machine.", err=True)
-        return False, made
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise KeyUnavailable(
-            "a recovery copy is needed, and there is no terminal to show it on",
-            "Add --recovery-to FILE (on a USB stick) or --recovery-recipient AGE1...",
-        )
-    click.echo(
-        "\nThe recovery identity. Write it down or print it now; it is shown once and not kept here:\n", err=True
-    )
-    click.echo(f"    {identity.reveal()}\n", err=True)
-    wanted = identity.reveal()[-_CHECK_LETTERS:]
-    for _ in range(3):
-        typed = click.prompt(f"Read the last {_CHECK_LETTERS} characters back from your copy", err=True, default="")
-        if typed.strip().upper() == wanted:
-            return True, made
-        click.echo("That is not what was shown.", err=True)
-    raise KeyUnavailable("the recovery copy was not confirmed; nothing was made", "Run `mastovault key new` again.")
+command.add_command(new)
+command.add_command(check)
+command.add_command(rotate)
+command.add_command(rewrap_command)
 
 
 @command.command("show")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output and nothing else.")
 @click.pass_obj
-def show_keys(paths: Paths) -> None:
-    """Show who can read the backups; never an identity."""
-    encryption = load(paths.config_file).encryption
+def show_keys(paths: Paths, as_json: bool) -> None:
+    """Show who can read the backups and who signs them; never an identity."""
+    config = load(paths.config_file)
+    encryption = config.encryption
+    custody = custody_of(encryption, utc_now())
+    signing = _signing(config)
+    if as_json:
+        document = {
+            "recipients": [
+                {"recipient": each, "recovery": each == encryption.recovery} for each in encryption.recipients
+            ],
+            "identity": str(encryption.identity) if encryption.identity else None,
+            "identity_command": encryption.identity_command is not None,
+            "old_identities": [str(path) for path in encryption.old_identities],
+            "recovery": encryption.recovery,
+            "custody": custody_json(custody),
+            "signing": signing,
+            "signers": _signers(config),
+        }
+        click.echo(json.dumps(document))
+        return
     for recipient in encryption.recipients:
         note = "  (recovery)" if recipient == encryption.recovery else ""
         click.echo(f"recipient  {recipient}{note}")
@@ -130,8 +63,96 @@ def show_keys(paths: Paths) -> None:
         click.echo("No recipient yet. `mastovault key new` makes one.")
     if encryption.identity:
         click.echo(f"identity   {encryption.identity}")
-    kept = encryption.recovery is not None and encryption.custody_confirmed == encryption.recovery
-    click.echo(f"recovery copy {'confirmed' if kept else 'NOT CONFIRMED'}")
+    if encryption.identity_command:
+        click.echo("identity   from identity_command")
+    for path in encryption.old_identities:
+        click.echo(f"old        {path}")
+    if signing:
+        said = f"{signing['public']}  {signing['fingerprint']}" if signing["public"] else signing["error"]
+        click.echo(f"signs with {signing['path']}")
+        click.echo(f"           {said}")
+    click.echo(f"custody of the recovery copy {custody_words(custody)}")
+
+
+def _signing(config: Config) -> dict[str, Any] | None:
+    """This machine's signing key; None when it has none."""
+    from backends.archive.keys_paper import fingerprint
+    from backends.archive.signing import load_signer, signer_name
+
+    path = config.encryption.signing_key
+    if path is None:
+        return None
+    found: dict[str, Any] = {"path": str(path), "public": None, "fingerprint": None, "name": None, "error": None}
+    try:
+        public = load_signer(path.expanduser()).public
+    except KeyUnavailable as error:
+        return {**found, "error": error.sentence}
+    trusted = public in {key.strip() for key in config.signers.values()}
+    name = signer_name(public, config.signers) if trusted else None
+    return {**found, "public": public, "fingerprint": fingerprint(public), "name": name}
+
+
+def _signers(config: Config) -> list[dict[str, str | None]]:
+    from backends.archive.keys_paper import fingerprint
+    from backends.archive.signing import is_public_key
+
+    return [
+        {"name": name, "public": key, "fingerprint": fingerprint(key) if is_public_key(key.strip()) else None}
+        for name, key in config.signers.items()
+    ]
+
+
+@command.command("trust")
+@click.argument("name", required=False)
+@click.argument("public", required=False)
+@click.option("--list", "listing", is_flag=True, help="Who is trusted.")
+@click.option("--forget", metavar="NAME", help="Trust NAME no more.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output and nothing else.")
+@click.pass_obj
+def trust(paths: Paths, name: str | None, public: str | None, listing: bool, forget: str | None, as_json: bool) -> None:
+    """Trust the snapshots that NAME signs with the key PUBLIC, which `mastovault key show` prints on NAME's machine."""
+    from backends.operations import keys_rotate
+
+    config = load(paths.config_file)
+    if sum((name is not None, listing, forget is not None)) != 1 or (name is not None and public is None):
+        raise ConfigurationError("name whom to trust", "mastovault key trust NAME PUBLIC, --list, or --forget NAME")
+    if name is not None and public is not None:
+        require_change("trusting a signer")
+        keys_rotate.trust(config, paths, name, public)
+    elif forget is not None:
+        require_change("forgetting a signer")
+        keys_rotate.forget_signer(config, paths, forget)
+    config = load(paths.config_file)
+    if as_json:
+        click.echo(json.dumps({"signers": _signers(config)}))
+        return
+    for each in _signers(config):
+        click.echo(f"{each['name']}  {each['public']}  {each['fingerprint'] or 'NO PUBLIC KEY'}")
+    if not config.signers:
+        click.echo("No signer is configured: nobody checks who wrote a snapshot.")
+
+
+@command.command("page")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--from", "source", metavar="FILE", help="Read the recovery identity from this file (- standard input).")
+@click.pass_obj
+def page(paths: Paths, file: Path, source: str | None) -> None:
+    """Make the recovery page anew, with today's vaults; the recovery identity is typed from its copy."""
+    from backends.operations.recovery_page import place_of, recovery_page, write_page
+    from tui.cli.key_paper import read_recovery
+
+    config = load(paths.config_file)
+    identity = read_recovery(source, config.encryption.recovery)
+    signing = _signing(config)
+    document = recovery_page(
+        identity=identity,
+        recipient=config.encryption.recovery or "",
+        signing_key=(signing or {}).get("public") or "",
+        vaults=[(name, place_of(its)) for name, its in config.vaults.items()],
+        made=utc_now(),
+    )
+    write_page(file.expanduser(), document)
+    click.echo(f"The recovery page is {file}. Print it or move it off this machine, and remove it here.")
 
 
 @command.command("export")
@@ -152,32 +173,6 @@ def export(paths: Paths, file: Path) -> None:
         copy.flush()
         os.fsync(copy.fileno())
     click.echo(f"{source} copied to {file}.")
-
-
-@command.command("check")
-@click.option("--confirm-custody", is_flag=True, help="Also record that the recovery copy is kept elsewhere.")
-@click.pass_obj
-def check(paths: Paths, confirm_custody: bool) -> None:
-    """Prove that the identity opens what is encrypted to the configured recipients."""
-    from backends.archive import codec, keys
-
-    encryption = load(paths.config_file).encryption
-    identities = keys.load_identities(_identity_path(paths), ask)
-    stored = io.BytesIO()
-
-    def keep(data: bytes) -> None:
-        stored.write(data)
-
-    codec.seal(io.BytesIO(b"mastovault"), keep, keys.parse_recipients(encryption.recipients), compress=True)
-    stored.seek(0)
-    if codec.unseal(stored, identities, ("zstd", "age")).read() != b"mastovault":
-        raise KeyUnavailable("the identity gives back other bytes than were encrypted", "Do not rely on this identity.")
-    click.echo(f"{encryption.identity} opens what is encrypted to {len(encryption.recipients)} recipients.")
-    if confirm_custody:
-        if not encryption.recovery:
-            raise ConfigurationError("there is no recovery recipient", "`mastovault key new` makes one.")
-        save.set_encryption(paths.config_file, {"custody_confirmed": encryption.recovery})
-        click.echo("Custody of the recovery copy is recorded.")
 
 
 def _identity_path(paths: Paths) -> Path:
