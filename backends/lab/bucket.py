@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 import socket
 import subprocess
 import time
@@ -30,11 +31,10 @@ def software() -> Path:
 class BucketServer:
     """Speaks S3 at `endpoint_url` with `access_key` and `secret_key`."""
 
-    def __init__(self, directory: Path, processes: Processes) -> None:
+    def __init__(self, directory: Path, processes: Processes, keys: tuple[str, str] | None = None) -> None:
         self.directory = directory
         self.port = free_port()
-        self.access_key = f"LAB{secrets.token_hex(8).upper()}"
-        self.secret_key = secrets.token_hex(20)
+        self.access_key, self.secret_key = keys or (f"LAB{secrets.token_hex(8).upper()}", secrets.token_hex(20))
         self._processes = processes
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,13 @@ class BucketServer:
         """Make a bucket and return its directory."""
         path = self.directory / bucket
         path.mkdir(exist_ok=True)
+        self.forget()
         return path
+
+    def forget(self) -> None:
+        """Let it look at its directory again; it remembers listings for minutes, which makes it fast."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises `ServerFailed`."""
@@ -57,7 +63,7 @@ class BucketServer:
         self._process = self._processes.start(
             [
                 *(str(program), "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--vfs-cache-mode", "off"),
-                *("--dir-cache-time", "0s", "--no-modtime", str(self.directory)),
+                str(self.directory),
             ],
             log=log,
             # By variable, for an argv can be read by everybody; quoted, for rclone reads a list of pairs as CSV.

@@ -6,16 +6,11 @@ from collections.abc import Callable
 
 from backends.config.schema import DirectoryVault as DirectoryConfig
 from backends.config.schema import S3Vault, SftpVault, VaultConfig
-from backends.errors import ConfigurationError
 from backends.vault.base import Vault
 
 
 def open_vault(name: str, config: VaultConfig) -> Vault:
-    """The vault that a `[vaults.NAME]` table describes; nothing is read or written yet.
-
-    Raises:
-        ConfigurationError: its kind is not there in this release.
-    """
+    """The vault that a `[vaults.NAME]` table describes; nothing is read or written yet."""
     return _KINDS[type(config)](name, config)
 
 
@@ -27,6 +22,14 @@ def _directory(name: str, config: VaultConfig) -> Vault:
     return DirectoryVault(name, config.path.expanduser().absolute(), offsite=bool(config.offsite))
 
 
+def _s3(name: str, config: VaultConfig) -> Vault:
+    from backends.vault import s3
+
+    if not isinstance(config, S3Vault):
+        raise TypeError(type(config).__name__)
+    return s3.S3Vault(name, config)
+
+
 def _sftp(name: str, config: VaultConfig) -> Vault:
     from backends.vault import sftp
 
@@ -35,15 +38,8 @@ def _sftp(name: str, config: VaultConfig) -> Vault:
     return sftp.SftpVault(name, config)
 
 
-def _not_yet(name: str, config: VaultConfig) -> Vault:
-    raise ConfigurationError(
-        f"the vault {name} is of the type {config.type}, which is not supported yet in this release",
-        "Use a vault of the type directory for now.",
-    )
-
-
 _KINDS: dict[type, Callable[[str, VaultConfig], Vault]] = {
     DirectoryConfig: _directory,
-    S3Vault: _not_yet,
+    S3Vault: _s3,
     SftpVault: _sftp,
 }

@@ -323,13 +323,13 @@ def test_a_vault_that_is_away(world: World) -> None:
     assert rows[Asset.REDIS].level is Level.UNKN, "it may be in the vault that is away"
 
 
-def test_a_vault_of_a_later_kind_is_said(world: World) -> None:
-    config = Config.model_validate(
-        {"vaults": {"cloud": {"type": "s3", "bucket": "b", "prefix": "p"}}, "hosts": {"social": {"address": "x"}}}
-    )
+def test_a_vault_without_its_credentials_is_said(world: World) -> None:
+    keys = {"access_key_env": "MASTOVAULT_NO_SUCH_KEY", "secret_key_env": "MASTOVAULT_NO_SUCH_KEY"}
+    cloud = {"type": "s3", "bucket": "b", "prefix": "p", **keys}
+    config = Config.model_validate({"vaults": {"cloud": cloud}, "hosts": {"social": {"address": "x"}}})
     (vault,) = world.fleet(config).vaults
     assert (vault.where, vault.read_at) == ("s3://b/p", None)
-    assert "not supported yet" in vault.error
+    assert "the variable MASTOVAULT_NO_SUCH_KEY" in vault.error
 
 
 def test_before_the_first_refresh(world: World) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from backends.config.schema import DirectoryVault as DirectoryConfig
 from backends.config.schema import S3Vault, SftpVault
-from backends.errors import ConfigurationError, NotFound, VaultError, VaultFull
+from backends.errors import NotFound, VaultError, VaultFull
 from backends.vault.directory import DirectoryVault
 from backends.vault.machine import is_network, machine_of
 from backends.vault.open import open_vault
@@ -187,9 +187,9 @@ def test_kinds_are_opened_by_their_table(tmp_path: Path) -> None:
     vault = open_vault("local", DirectoryConfig(type="directory", path=tmp_path))
     assert (vault.name, vault.offsite, vault.where) == ("local", False, str(tmp_path))
     assert open_vault("far", DirectoryConfig(type="directory", path=tmp_path, offsite=True)).offsite
-    for later in (S3Vault(type="s3", bucket="b"), SftpVault(type="sftp", address="a", path="p")):
-        with pytest.raises(ConfigurationError, match="not supported yet"):
-            open_vault("cloud", later)
+    bucket = open_vault("cloud", S3Vault(type="s3", bucket="b", prefix="p/"))
+    assert (bucket.name, bucket.offsite, bucket.where) == ("cloud", True, "s3://b/p")
+    assert open_vault("nas", SftpVault(type="sftp", address="a", path="p")).offsite
 
 
 MOUNTS = """\
