@@ -23,6 +23,8 @@ _GROUPS_IN_A_ROW = 5
 _LONGEST = 92
 """Characters of a line of text at 3.2 mm."""
 _VAULTS = 8
+_BLANKS = 3
+"""Lines to write on, when no vault was configured yet."""
 _FAMILIES = {"sans": "Helvetica, Arial, sans-serif", "mono": "Courier New, Courier, monospace"}
 _COMMANDS = (
     "age -d -i identity.age database.pgdump.zst.age | zstd -d > database.pgdump",
@@ -88,7 +90,7 @@ def _public(sheet: _Sheet, recipient: str, signing_key: str) -> None:
 def _places(sheet: _Sheet, vaults: Sequence[tuple[str, str]]) -> int:
     """The vaults; returns where the next part begins."""
     sheet.text(144, "Where the backups are", size=4.2, weight="bold")
-    lines = [f"{clean(name, 24):12} {clean(where, 400)}" for name, where in vaults] or ["no vault was configured yet"]
+    lines = [f"{clean(name, 24):12} {clean(where, 400)}" for name, where in vaults] or ["_" * 80] * _BLANKS
     if len(lines) > _VAULTS:
         lines = [*lines[: _VAULTS - 1], f"and {len(lines) - _VAULTS + 1} more: ask whoever ran the servers"]
     y = 145
