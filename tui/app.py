@@ -20,6 +20,7 @@ from backends.errors import MastovaultError
 from backends.model import utc_now
 from backends.runs.view import RunView
 from tui import after, jobs
+from tui.backing_up import BackingUp
 from tui.deeds import Deeds
 from tui.faults import FaultLog, Guarded
 from tui.feed import Asking, Feed, FleetNews, News, RunsNews
@@ -51,7 +52,7 @@ class Arrived(Message):
         self.news = news
 
 
-class MastovaultApp(Deeds, Restoring, Guarded, App[str]):
+class MastovaultApp(Deeds, BackingUp, Restoring, Guarded, App[str]):
     """The terminal app on the engine of this machine, or on a `source` that a test gives."""
 
     TITLE = "Mastovault"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from textual.command import CommandPalette
@@ -16,17 +16,15 @@ from tui.jobs import JobEntry
 from tui.screens.asset import AssetScreen
 from tui.screens.base import AreaScreen
 from tui.screens.dialog import Ask, Confirm
-from tui.screens.fleet import FilterInput, FleetScreen
+from tui.screens.fleet import FleetScreen
 from tui.screens.help import HelpScreen
 from tui.screens.log import LogScreen
-from tui.widgets import say
+from tui.widgets.filter_input import FilterInput
 from tui.widgets.log_pane import LogPane
 from tui.widgets.text import Line, safe
 
 if TYPE_CHECKING:
     from tui.app import MastovaultApp
-
-_LISTED = 12
 
 
 class Deeds:
@@ -157,50 +155,6 @@ class Deeds:
 
         app.call_later(fill)
 
-    def start_backup(
-        self, targets: Mapping[str, Sequence[Asset]], *, ask: bool, then: Callable[[], None] = lambda: None
-    ) -> None:
-        """Start the runs; one asset at once, more than one after asking."""
-        app = self._app
-        working = jobs.at_work(entry for entry in app.entries if entry.run.kind in jobs.CHANGING)
-        free = {host: [asset for asset in assets if (host, asset) not in working] for host, assets in targets.items()}
-        free = {host: assets for host, assets in free.items() if assets}
-        names = [f"{host}/{asset}" for host, assets in free.items() for asset in assets]
-        busy = sum(len(assets) for assets in targets.values()) - len(names)
-        if not names:
-            app.notify("A job is at work on it right now; 2 shows it.", severity="warning")
-            return
-        if not ask and len(names) == 1:
-            self.spawn(self._start(free))
-            return
-        lines: list[Line] = [[(f"  {name}", "strong")] for name in names[:_LISTED]]
-        if len(names) > _LISTED:
-            lines.append([(f"  and {len(names) - _LISTED} more", "quiet")])
-        if busy:
-            lines += [[], [(f"{busy} of the chosen are at work already and are left out.", "quiet")]]
-        lines += [[], [("The hosts keep running; nothing on them is changed.", "quiet")]]
-
-        def decided(yes: bool | None) -> None:
-            if yes:
-                then()
-                self.spawn(self._start(free))
-
-        title = f"Back up {len(names)} assets of {len(free)} host{'s' * (len(free) != 1)}?"
-        app.push_screen(Confirm(title, lines, yes=f"Back up {len(names)}", no="Not now"), decided)
-
-    async def _start(self, targets: Mapping[str, Sequence[Asset]]) -> None:
-        app = self._app
-        started = await app.feed.call(app.source.back_up, targets)
-        app.feed.hurry()
-        failed = [one for one in started if one.error]
-        good = len(started) - len(failed)
-        for one in failed[:3]:
-            app.notify(f"{one.host}: {one.error}", title="Not started", severity="error", timeout=8)
-        if good == 1 and not failed:
-            app.notify(f"Backup of {_listed(targets)} has begun; 2 shows it.", timeout=3)
-        elif good:
-            app.notify(f"{good} runs have begun; 2 shows them.", timeout=3)
-
     def cancel_job(self, entry: JobEntry) -> None:
         """Stop a job after asking."""
         app = self._app
@@ -300,8 +254,3 @@ class Deeds:
             self._app.notify(text, severity="error", timeout=8)
         except Exception as error:  # noqa: BLE001 - told in a window, the app goes on
             self._app.tell_fault(error)
-
-
-def _listed(targets: Mapping[str, Sequence[Asset]]) -> str:
-    host, assets = next(iter(targets.items()))
-    return f"{host}/{assets[0]}" if len(assets) == 1 else f"{say.count(len(assets))} assets of {host}"

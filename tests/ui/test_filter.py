@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.ui.driving import press, running
 from tui.filter import Term, matches, parse
-from tui.screens.fleet import FilterInput
+from tui.widgets.filter_input import FilterInput
 
 ROW = {"host": "social.ex", "asset": "database", "risk": "CRIT", "state": "last 2 runs FAILED"}
 

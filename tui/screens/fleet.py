@@ -6,68 +6,27 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from textual import on
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from backends.model import Asset, Level, SnapshotInfo
+from backends.model import Asset, SnapshotInfo
 from tui import actions, rows
 from tui.rows import FleetRow
 from tui.screens.asset import AssetScreen
 from tui.screens.base import AreaScreen
+from tui.screens.fleet_cells import WIDE, cells, columns
 from tui.screens.why import WhyDialog
 from tui.source import History
-from tui.theme import LEVELS
-from tui.widgets import say
+from tui.widgets.filter_input import FilterInput
 from tui.widgets.first_run import FirstRun
 from tui.widgets.job_strip import JobStrip
 from tui.widgets.notice import Notice
 from tui.widgets.reasons import row_lines
 from tui.widgets.reasons_pane import ReasonsPane
 from tui.widgets.table import Column, Table
-from tui.widgets.text import Line, Piece, words
-
-WIDE = 132
-"""From so many columns on, the time of the last good copy stands in the table too; before, only beside it."""
-
-_LABELS = {
-    "risk": "Risk",
-    "host": "Host",
-    "asset": "Asset",
-    "good": "Last good",
-    "age": "Age",
-    "goal": "Goal",
-    "size": "Size",
-    "state": "State",
-}
-
-
-class FilterInput(Input):
-    """Where a filter is typed; escape clears it."""
-
-    DEFAULT_CSS = """
-    FilterInput { height: 1; width: 1fr; border: none; padding: 0; background: $panel; background-tint: $panel 0%; }
-    """
-    BINDINGS: ClassVar = [Binding("escape", "give_up", show=False), Binding("down", "submit", show=False)]
-
-    def action_give_up(self) -> None:
-        """Clear the filter and close."""
-        self.value = ""
-        self.close()
-
-    def open(self) -> None:
-        """Show it and take the keys."""
-        self.can_focus = True
-        self.screen.query_one("#fleet-filter").add_class("-open")
-        self.focus()
-
-    def close(self) -> None:
-        """Hide it and give the keys back; a closed one never takes them, not even while the first screen is drawn."""
-        self.screen.query_one(Table).focus()
-        self.can_focus = False
-        self.screen.query_one("#fleet-filter").remove_class("-open")
+from tui.widgets.text import Line, Piece
 
 
 class FleetScreen(AreaScreen):
@@ -181,46 +140,11 @@ class FleetScreen(AreaScreen):
 
     def _columns(self) -> Sequence[Column]:
         wide = self.app.size.width >= WIDE
-        plan: list[tuple[str, int, int]] = [
-            ("risk", 7, 1),
-            ("mark", 1, 0),
-            ("host", self._host_cells, 1),
-            ("asset", 8, 1),
-        ]
-        if wide:
-            plan.append(("good", 11, 1))
-        plan += [("age", 8, 1), ("goal", 6, 1), ("size", 5, 2), ("state", 0, 0)]
-        return [
-            Column(key, self._label(key), cells, "right" if key == "size" else "left", gap) for key, cells, gap in plan
-        ]
-
-    def _label(self, key: str) -> str:
-        text = _LABELS.get(key, "")
-        return text + ("↑" if self.reversed else "↓") if key == self.sort else text
+        return columns(self.sort, wide=wide, reverse=self.reversed, host_cells=self._host_cells)
 
     def _cells(self, row: FleetRow) -> Sequence[Line]:
-        now = self.mastovault.now()
-        word, style = LEVELS[row.level]
-        marked = row.key in self.marks
-        at = row.at
-        late = bool(at and row.first.goal_seconds and (now - at).total_seconds() > row.first.goal_seconds)
-        elsewhere, loud = bool(row.provider), row.level in {Level.CRIT, Level.HIGH}
-        tone = "quiet" if row.stale or elsewhere else "" if at else "bad" if loud else "warn"
-        cells: list[Line] = [
-            words(word, style),
-            words("◆" if marked else " ", "accent"),
-            words(row.host, "strong"),
-            words(row.name, "accent" if marked else ""),
-        ]
-        if self.app.size.width >= WIDE:
-            cells.append(words(say.day_time(at), "quiet"))
-        cells += [
-            words("–" if elsewhere else say.age(at, now, row.stale), tone or ("warn" if late else "")),
-            words("–" if row.folded or elsewhere else say.goal(row.first.goal_seconds), "quiet"),
-            words(say.size(row.bytes), "quiet" if row.stale else ""),
-            [row.state(now)],
-        ]
-        return cells
+        wide = self.app.size.width >= WIDE
+        return cells(row, self.mastovault.now(), wide=wide, marked=row.key in self.marks)
 
     @on(Table.Moved)
     def show_reasons(self) -> None:
@@ -293,8 +217,8 @@ class FleetScreen(AreaScreen):
         self._sort_by(1)
 
     def _sort_by(self, step: int) -> None:
-        columns = rows.COLUMNS
-        self.sort = columns[(columns.index(self.sort) + step) % len(columns)]
+        order = rows.COLUMNS
+        self.sort = order[(order.index(self.sort) + step) % len(order)]
         self.reversed = False
         self.refresh_picture()
 

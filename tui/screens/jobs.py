@@ -14,12 +14,13 @@ from backends.runs.view import RunView
 from tui import actions, jobs
 from tui.jobs import JobEntry
 from tui.screens.base import AreaScreen
+from tui.screens.job_lines import step_lines
 from tui.widgets import say
 from tui.widgets.lines import Lines, Rule
 from tui.widgets.log_pane import LogPane
 from tui.widgets.notice import Notice
 from tui.widgets.table import Column, Table
-from tui.widgets.text import Line, Piece, width, words, wrapped
+from tui.widgets.text import Line, Piece, words
 
 if TYPE_CHECKING:
     from backends.restore.plan import RestorePlan
@@ -211,39 +212,9 @@ class JobsScreen(AreaScreen):
         self.refresh_picture()
 
     def _step_lines(self, entry: JobEntry) -> Sequence[Line]:
-        job, part = entry.job, jobs.percent(entry.job)
-        line: list[Piece] = [(" ", ""), jobs.state(entry), ("  ", "")]
-        if not entry.active or job.state is JobState.QUEUED or entry.question is not None:
-            return self._outcome_lines(entry, line)
-        if part is not None and job.total is not None:
-            tail = self._amounts(entry)
-            room = self.log_pane.size.width - width(line) - width(tail) - 6
-            return [[*line, *say.bar(job.done, job.total, max(5, min(40, room))), (f" {part:3d}%", "strong"), *tail]]
-        return [[*line, *self._amounts(entry)]]
-
-    def _amounts(self, entry: JobEntry) -> Line:
-        job, remains = entry.job, jobs.left(entry.job)
-        line: list[Piece] = [(f"  {jobs.amount(job)}" if job.done else "", "")]
-        if job.rate:
-            line.append((f"  {say.rate(job.rate, job.unit)}", "quiet"))
-        if remains is not None:
-            return [*line, (f"  left {say.clock(remains)}", "")]
-        since = (self.mastovault.now() - entry.run.begun_at).total_seconds()
-        return [*line, (f"  since {say.clock(since)}", "quiet"), (self._expected(entry), "quiet")]
-
-    def _expected(self, entry: JobEntry) -> str:
         plan = self._plans.get(entry.run.id)
-        return f" of about {say.clock(plan.seconds)}" if plan is not None and plan.seconds is not None else ""
-
-    def _outcome_lines(self, entry: JobEntry, head: Line) -> Sequence[Line]:
-        cells = max(20, self.log_pane.size.width - width(head) - 2)
-        result = entry.result
-        texts = [(part, "") for part in wrapped(jobs.outcome(entry), cells)]
-        if result is not None:
-            texts += [(part, "accent") for part in wrapped(result.next_step or "", cells) if part]
-            texts += [(part, "warn") for warning in result.warnings[:2] for part in wrapped(f"▲ {warning}", cells)]
-        blank: Line = [(" " * width(head), "")]
-        return [[*(head if number == 0 else blank), piece] for number, piece in enumerate(texts[:5])]
+        expected = plan.seconds if plan is not None else None
+        return step_lines(entry, self.mastovault.now(), self.log_pane.size.width, expected)
 
     @on(Table.Moved)
     def show_log(self) -> None:
