@@ -103,7 +103,7 @@ class S3Vault(Vault):
         removed = 0
         try:
             unfinished = list(self._pages("ListMultipartUploads", "Uploads", Prefix=below))
-        except NotSupported:
+        except (NotSupported, UploadGone):  # the latter is how rclone's server says that there are none
             return 0
         for found in unfinished:
             key = str(found["Key"])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from importlib import import_module
 from typing import Any
+
+import botocore.loaders
+import botocore.session
 
 from backends.config.schema import S3Vault as S3Config
 from backends.connection.secret_commands import secret_from
@@ -20,6 +24,8 @@ def session_of(name: str, config: S3Config) -> Any:
         botocore.exceptions.BotoCoreError: the profile is not there.
     """
     boto3: Any = import_module("boto3")  # untyped
+    core = botocore.session.Session()
+    core.register_component("data_loader", _loader())
     access = _key(name, "access_key", config.access_key_env, config.access_key_command)
     secret = _key(name, "secret_key", config.secret_key_env, config.secret_key_command)
     if (access is None) is not (secret is None):
@@ -28,10 +34,19 @@ def session_of(name: str, config: S3Config) -> Any:
             f"the vault {name} has only one of its two keys", f"Set {lacking}_env or {lacking}_command as well."
         )
     if access is None or secret is None:
-        return boto3.session.Session(profile_name=config.profile, region_name=config.region)
+        return boto3.session.Session(botocore_session=core, profile_name=config.profile, region_name=config.region)
     return boto3.session.Session(
-        aws_access_key_id=access.reveal(), aws_secret_access_key=secret.reveal(), region_name=config.region
+        botocore_session=core,
+        aws_access_key_id=access.reveal(),
+        aws_secret_access_key=secret.reveal(),
+        region_name=config.region,
     )
+
+
+@cache
+def _loader() -> Any:
+    """The description of S3's interface, read once for all vaults: it takes 0.1 s and 10 MB."""
+    return botocore.loaders.create_loader()
 
 
 def _key(name: str, what: str, variable: str | None, command: str | None) -> Secret | None:

@@ -26,6 +26,7 @@ _FULL = re.compile(r"(?i).*quota.*|.*storage_?full.*|insufficient_?storage|.*no_
 _NO_SUCH = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 _WRONG_REGION = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"})
 _UNKNOWN_KEYS = frozenset({"InvalidAccessKeyId", "InvalidSecurity", "UnrecognizedClientException", "NotSignedUp"})
+_NOT_THERE = frozenset({"NotImplemented", "XNotImplemented", "NotSupported", "ObjectLockConfigurationNotFoundError"})
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"})
 
 ACTIONS = {
@@ -136,7 +137,10 @@ def _answered(error: aws.ClientError, place: Place, operation: str, key: str) ->
     if status == 403 or code in {"AccessDenied", "AllAccessDisabled", "MethodNotAllowed"}:
         doing, right = ACTIONS.get(operation, ("do this", operation))
         return VaultDenied(f"{where} does not let these credentials {doing}", f"Grant {right}; {_GUIDE}")
-    if code in {"NotImplemented", "XNotImplemented", "NotSupported"} or status == 501:
+    if (
+        code in {"NotImplemented", "XNotImplemented", "NotSupported", "ObjectLockConfigurationNotFoundError"}
+        or status == 501
+    ):
         return NotSupported(f"{where} does not know {operation}", _GUIDE)
     if may_pass(error):
         return VaultError(f"{where} is overloaded or out of order ({code or status})", "Try again later.")
