@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import pyrage
 import pytest
 
 from backends.archive import keys
@@ -108,11 +109,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def decrypt(stored: bytes, passphrase: str) -> bytes:
         data, right = known[stored]
         if passphrase != right:
-            raise keys.pyrage.DecryptError("wrong")
+            raise pyrage.DecryptError("wrong")
         return data
 
-    monkeypatch.setattr(keys.pyrage.passphrase, "encrypt", encrypt)
-    monkeypatch.setattr(keys.pyrage.passphrase, "decrypt", decrypt)
+    monkeypatch.setattr(pyrage.passphrase, "encrypt", encrypt)
+    monkeypatch.setattr(pyrage.passphrase, "decrypt", decrypt)
 
 
 @pytest.mark.usefixtures("quick")
