@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,6 +32,8 @@ class VaultFormat:
 def prepare(vault: Vault, recipients: Sequence[str]) -> None:
     """Make a vault ready to be written to; changes nothing when it is. Safe when two do it at once.
 
+    A README.txt of an older edition is replaced by that of this version.
+
     Raises:
         VaultFormatTooNew: a newer Mastovault wrote it.
         VaultError: it cannot be read or written.
@@ -50,11 +53,30 @@ def prepare(vault: Vault, recipients: Sequence[str]) -> None:
         with vault.open_upload(KEY) as upload:
             upload.write(_document(changed))
             upload.commit()
+    _explain(vault)
+
+
+def _explain(vault: Vault) -> None:
+    """Put README.txt there, or replace an older text of ours; what somebody else wrote there stays."""
     try:
-        vault.read(README).close()
+        with vault.read(README) as stored:
+            found = stored.read(_MAX + 1)
     except NotFound:
         with suppress(AlreadyExists):
             vault.put_new(README, README_TEXT.encode())
+        return
+    ours = found.startswith(_OURS.encode()) and len(found) <= _MAX
+    if ours and _edition(found) < README_EDITION:
+        # no backup fails because a text may not be replaced: credentials that append only, an Object Lock
+        with suppress(VaultError), vault.open_upload(README) as upload:
+            upload.write(README_TEXT.encode())
+            upload.commit()
+
+
+def _edition(text: bytes) -> int:
+    """Which edition of ours a text is; the first one did not say."""
+    found = re.search(rb"\(edition (\d{1,6})\)\s*\Z", text)
+    return int(found[1]) if found else 1
 
 
 def read_format(vault: Vault) -> VaultFormat | None:
@@ -102,36 +124,88 @@ def _document(known: VaultFormat) -> bytes:
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-README_TEXT = """\
-This directory holds backups of Mastodon servers, written by Mastovault.
-They can be restored without Mastovault: with age, zstd, tar, psql and pg_restore (Debian: apt install age zstd
-postgresql-client). You need an identity file of one of the recipients that manifest.json names; it holds a line that
-begins with AGE-SECRET-KEY-. A written down identity becomes such a file by typing that line into one.
+README_EDITION = 2
+_OURS = "This directory holds backups of Mastodon servers, written by Mastovault."
+README_TEXT = (
+    _OURS
+    + r"""
+They can be restored without it, with age, zstd, tar, psql and pg_restore (Debian: apt install age zstd
+postgresql-client). docs/format.md of Mastovault describes every byte, docs/recovery.md a whole server.
 
-One backup is one directory, hosts/HOST/ASSET/TIME-ID/. It is whole when manifest.json is in it. Take the newest TIME.
-manifest.json lists the objects with their SHA-256; sha256sum shows whether a copy is intact.
+Is this a bucket or on another machine? Copy it first, for example with one of
+  rclone copy REMOTE:BUCKET/PREFIX vault
+  aws s3 cp --recursive s3://BUCKET/PREFIX vault
+  scp -r USER@MACHINE:PATH vault
 
-database
-    age -d -i identity.age database.pgdump.zst.age | zstd -d > database.pgdump
-    age -d -i identity.age globals.sql.zst.age | zstd -d > globals.sql       (roles; may be absent)
-    psql -f globals.sql postgres
-    createdb -T template0 -O mastodon mastodon_production
-    pg_restore -n public --no-owner --exit-on-error -j 4 -d mastodon_production database.pgdump
-  A file that ends in .pgdump.age, without .zst, needs no zstd.
+One backup is one directory, hosts/HOST/ASSET/TIME-ID. It is whole when manifest.json is in it; TIME is UTC, the last
+one by name is the newest. All commands below are for a shell in the directory of this file:
 
-secrets: .env.production and what stands beside it
-    mkdir secrets && age -d -i identity.age environment.tar.age | tar -x -C secrets
-  These keys must be those that were in use when the database was saved.
+    KEY=/path/to/identity.age           # holds a line AGE-SECRET-KEY-...; one on paper is typed into such a file
+    OUT=/path/to/a/directory            # where the plain files go: keep it to yourself
+    install -d -m 700 "$OUT"
 
-redis
-    age -d -i identity.age dump.rdb.zst.age | zstd -d > dump.rdb
-  Stop Redis, put it in the place of its dump.rdb with appendonly off, start it.
+Every section begins with the backup that you chose.
 
-media
-    cd TIME-ID && mkdir /srv/system
-    grep -o 'hosts/[^"]*/packs/[^"]*' manifest.json | sort -u | while read -r pack; do
-        age -d -i /path/to/identity.age ../../../../"$pack" | tar -x -C /srv/system
+IS IT INTACT (no key is needed; age checks every 64 KiB again)
+
+    S=hosts/HOST/ASSET/TIME-ID
+    grep -o '"sha256": "[^"]*"' "$S/manifest.json" | cut -d '"' -f 4 >"$OUT/digests"
+    for o in "$S"/*.age $(grep -o 'hosts/[^"]*/packs/[^"]*' "$S/manifest.json"); do
+        sha256sum <"$o" | cut -c -64 | grep -qxFf "$OUT/digests" && echo "intact: $o" || echo "DAMAGED: $o"
     done
-  Packs are shared by backups. files.ndjson.zst.age lists exactly the files of this one:
-    age -d -i identity.age files.ndjson.zst.age | zstd -d
+
+WHO WROTE IT (if its manifest has a "signature"; with the public key that you trust, not the one that it names)
+
+    S=hosts/HOST/ASSET/TIME-ID
+    SIGNER=public-key-in-base64
+    printf -- '-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA%s\n-----END PUBLIC KEY-----\n' "$SIGNER" >"$OUT/signer.pem"
+    { echo 'mastovault manifest 1'; head -c -253 "$S/manifest.json"; } >"$OUT/signed"
+    tail -c 253 "$S/manifest.json" | sed -n 's/^  "signature": "\(.*\)",$/\1/p' | base64 -d >"$OUT/signature"
+    openssl pkeyutl -verify -pubin -inkey "$OUT/signer.pem" -rawin -in "$OUT/signed" -sigfile "$OUT/signature"
+
+DATABASE
+
+    S=hosts/HOST/database/TIME-ID
+    age -d -i "$KEY" "$S/database.pgdump.zst.age" | zstd -d >"$OUT/database.pgdump"
+    age -d -i "$KEY" "$S/globals.sql.zst.age" | zstd -d >"$OUT/globals.sql"
+    psql -f "$OUT/globals.sql" postgres
+    createdb -T template0 -E UTF8 -O mastodon mastodon_production
+    pg_restore -n public --no-owner --role=mastodon --exit-on-error -j 4 -d mastodon_production "$OUT/database.pgdump"
+
+A dump whose name ends in .pgdump.age is not compressed: leave out zstd. The roles may be absent: createuser mastodon.
+PostgreSQL must be as new as the manifest's server_version. "role already exists" is no fault.
+
+SECRETS: .env.production and what stands beside it; they must be those that were in use when the database was saved
+
+    S=hosts/HOST/secrets/TIME-ID
+    install -d -m 700 "$OUT/secrets"
+    age -d -i "$KEY" "$S/environment.tar.age" | tar -xp -C "$OUT/secrets"
+
+REDIS: stop it, put the file in the place of its dump.rdb with appendonly off, start it
+
+    S=hosts/HOST/redis/TIME-ID
+    age -d -i "$KEY" "$S/dump.rdb.zst.age" | zstd -d >"$OUT/dump.rdb"
+
+MEDIA: the index says which file is in which pack; backups share packs
+
+    S=hosts/HOST/media/TIME-ID
+    install -d -m 700 "$OUT/lists" "$OUT/media"
+    age -d -i "$KEY" "$S/files.ndjson.zst.age" | zstd -d >"$OUT/files.ndjson"
+    awk -F '"' -v lists="$OUT/lists/" '{
+        match($0, /"pack":"[^"]*/)
+        list = lists substr($0, RSTART + 8, RLENGTH - 8) ($2 != "path" || /\\/ ? ".odd" : "")
+        print $4 >>list; close(list) }' "$OUT/files.ndjson"
+    sed -n 's/^ *"name": "\(.*\)\.tar\.age",$/\1/p; s/^ *"key": "\(hosts.*\)",$/\1/p' "$S/manifest.json" |
+        while read -r id && read -r pack; do
+            age -d -i "$KEY" "$pack" >"$OUT/pack.tar"
+            [ ! -e "$OUT/lists/$id" ] ||
+                tar -xpf "$OUT/pack.tar" -C "$OUT/media" --verbatim-files-from -T "$OUT/lists/$id"
+            [ ! -e "$OUT/lists/$id.odd" ] || tar -xpf "$OUT/pack.tar" -C "$OUT/media" --skip-old-files
+        done
+    awk -F '"' '$2 == "path" && !/\\/ && !/,"link/ { print $14 "  " $4 }' "$OUT/files.ndjson" >"$OUT/media.sha256"
+    (cd "$OUT/media" && sha256sum -c --quiet "$OUT/media.sha256" && echo "the media are whole")
+
+A pack that holds a name which is not ASCII is unpacked whole: what the index does not list was deleted before.
 """
+    + f"\n(edition {README_EDITION})\n"
+)

@@ -7,23 +7,22 @@ import io
 import json
 import os
 import pty
-import re
 import secrets
 import select
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from backends.archive import keys
-from backends.archive.packs import pack_key
 from backends.archive.writer import begin_snapshot
 from backends.model import Asset, Secret
 from backends.vault.directory import DirectoryVault
-from backends.vault.format import README, prepare
+from backends.vault.format import README, README_EDITION, README_TEXT, prepare
+from tests.contract.faulty import FaultyVault
 from tests.servers.need import need
 
+_, RECIPIENT = keys.new_identity()
 DATA = secrets.token_bytes(100_000) * 7
 
 
@@ -125,31 +124,24 @@ def _type_passphrase(command: list[str], passphrase: str) -> None:
     assert os.waitstatus_to_exitcode(status) == 0, shown
 
 
-def test_the_readme_in_the_vault_restores_media(tmp_path: Path, identity: tuple[Path, str]) -> None:
-    """The commands for media, run as they stand in README.txt but for the two paths."""
-    need("age", "tar", "zstd")
-    path, recipient = identity
+def test_an_older_readme_of_ours_is_replaced_and_nobody_elses(tmp_path: Path) -> None:
     vault = DirectoryVault("v", tmp_path / "vault")
-    prepare(vault, [recipient])
-    snapshot = begin_snapshot([vault], host="social", asset=Asset.MEDIA, run="r", recipients=[recipient])
-    for number in range(2):
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:
-            info = tarfile.TarInfo(f"accounts/{number}.png")
-            info.size = 5
-            tar.addfile(info, io.BytesIO(b"%d" % number * 5))
-        packed.seek(0)
-        snapshot.write_shared(pack_key("social", f"{number:032x}"), packed, compress=False)
-    snapshot.write("files.ndjson", io.BytesIO(b"{}\n"), compress=True)
-    snapshot.commit({})
-    text = (vault.path / README).read_text()
-    found = re.search(r"    cd TIME-ID.*?done\n", text, re.DOTALL)
-    assert found is not None
-    target = tmp_path / "system"
-    script = found[0].replace("TIME-ID", str(vault.path / "hosts" / snapshot.id)).replace("/srv/system", str(target))
-    script = script.replace("/path/to/identity.age", str(path))
-    run("sh", "-e", "-c", script)
-    assert {str(each.relative_to(target)): each.read_bytes() for each in target.rglob("*") if each.is_file()} == {
-        "accounts/0.png": b"00000",
-        "accounts/1.png": b"11111",
-    }
+    prepare(vault, [RECIPIENT])
+    path = vault.path / README
+    assert path.read_text() == README_TEXT
+    first = README_TEXT.splitlines()[0]
+    later = f"{first}\nmore\n\n(edition {README_EDITION + 1})\n"
+    for text, becomes in ((f"{first}\nold\n", README_TEXT), ("mine\n", "mine\n"), (later, later)):
+        path.write_text(text)
+        prepare(vault, [RECIPIENT])
+        assert path.read_text() == becomes
+
+
+@pytest.mark.parametrize("call", ["open_upload", "write", "commit"])
+def test_a_readme_that_may_not_be_replaced_is_no_fault(tmp_path: Path, call: str) -> None:
+    vault = DirectoryVault("v", tmp_path / "vault")
+    prepare(vault, [RECIPIENT])
+    old = f"{README_TEXT.splitlines()[0]}\nold\n"
+    (vault.path / README).write_text(old)
+    prepare(FaultyVault(vault, call), [RECIPIENT])
+    assert (vault.path / README).read_text() == old

@@ -103,25 +103,16 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_keys_that_openssl_made(tmp_path: Path) -> None:
     (openssl,) = need("openssl")
-    for name, more in (("ed25519", []), ("rsa", ["-pkeyopt", "rsa_keygen_bits:1024"]), ("ed448", [])):
-        subprocess.run([openssl, "genpkey", "-algorithm", name, *more, "-out", tmp_path / name], check=True)
+    for name, more in (("ed25519", ""), ("rsa", "-pkeyopt rsa_keygen_bits:1024"), ("ed448", "")):
+        command = [openssl, "genpkey", "-algorithm", name, *more.split(), "-out", name]
+        subprocess.run(command, check=True, cwd=tmp_path)
         (tmp_path / name).chmod(0o600)
     assert is_public_key(load_signer(tmp_path / "ed25519").public)
     for name in ("rsa", "ed448"):
         with pytest.raises(KeyUnavailable, match="no Ed25519 private key"):
             load_signer(tmp_path / name)
-    command = [
-        openssl,
-        "pkey",
-        "-in",
-        tmp_path / "ed25519",
-        "-aes256",
-        "-passout",
-        "pass:x",
-        "-out",
-        tmp_path / "locked",
-    ]
-    subprocess.run(command, check=True)
+    lock = [openssl, "pkey", "-in", "ed25519", "-aes256", "-passout", "pass:x", "-out", "locked"]
+    subprocess.run(lock, check=True, cwd=tmp_path)
     (tmp_path / "locked").chmod(0o600)
     with pytest.raises(KeyUnavailable, match="has a passphrase"):
         load_signer(tmp_path / "locked")
