@@ -1,7 +1,7 @@
 # Every target makes its own environment. `make test` and `make demo` work as the first command on a fresh Debian 12
 # with python3, make and git.
 PYTHON ?= python3
-JOBS ?= 3
+JOBS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
