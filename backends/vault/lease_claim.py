@@ -1,0 +1,169 @@
+"""Leases where `put_new` may replace: each writes only names of its own, and looks at the others' (docs/leases.md).
+
+First a claim is written and the others' are looked at: who holds the lease keeps it, and of two claims the smaller one
+goes on. Then the lease is written and looked at again: of two who both wrote it, at least the later one sees the
+other and gives way. Both may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+
+from backends.errors import LeaseLost, VaultError
+from backends.vault.base import StoredObject
+from backends.vault.lease_place import Busy, Contested, Place, View
+from backends.vault.lease_record import UNKNOWN, Record, remembered
+
+_SETTLE = 0.1
+"""Seconds between writing and looking."""
+_SHOWN_WITHIN = 60.0
+"""Seconds after which a listing must show what was written; else nobody can be kept apart there."""
+_Find = Callable[[View], StoredObject | None]
+
+
+class Claim:
+    """One run's way to a lease by claim and confirmation."""
+
+    def __init__(self, place: Place, record: Record) -> None:
+        self.place = place
+        self.record = record
+        self.beat = 0
+        self.previous: tuple[str, ...] = ()
+
+    def take(self) -> None:
+        """Take the lease. Raises `Busy`, `Contested`, `VaultError`; then nothing is held."""
+        token = self.record.token
+        try:
+            self.place.put_surely(self.place.claim(token), self.record)
+            view = self._shown(lambda view: view.claims.get(token))
+            self._give_way(view)
+            for other, stored in view.claims.items():
+                if other < token and other not in view.done and other not in view.held:
+                    self._yield_to(stored)
+            self._remember(view)
+            self._beat()
+            view = self._shown(lambda view: view.held.get(token, {}).get(self.beat))
+            self._give_way(view)
+        except (Busy, VaultError):
+            self._withdraw()
+            raise
+        self.place.remove([self.place.claim(token)])
+        self.place.sweep(view, self.place.clock.now(), token, 0, self.record.ttl)
+
+    def renew(self) -> None:
+        """Write the next beat, and look before and after. Raises `LeaseLost`, `VaultError`."""
+        before = self.beat
+        self._alone(self.place.look())
+        self._beat()
+        view = self._noted(lambda view: view.held.get(self.record.token, {}).get(self.beat))
+        try:
+            self._alone(view)
+        except LeaseLost:
+            self._withdraw()
+            raise
+        # one beat stays behind: who lists late still finds it, and the next one by its key
+        self.place.remove(stored.key for beat, stored in view.held.get(self.record.token, {}).items() if beat < before)
+        self.place.sweep(view, self.place.clock.now(), self.record.token, 0, self.record.ttl)
+
+    def check(self) -> None:
+        """Ask the vault whether the lease is still ours. Raises `LeaseLost`, `VaultError`."""
+        self._alone(self.place.look())
+
+    def release(self, wrote: Sequence[str]) -> None:
+        """Say that it is over: whoever comes next need not wait. Raises `VaultError`."""
+        token = self.record.token
+        last = replace(self.record, state="released", wrote=remembered(self.record.wrote, wrote))
+        self.place.put_surely(self.place.done(token), last)
+        self.place.remove(self._beats())
+
+    def _beats(self) -> list[str]:
+        """The beats that may be there: one stays behind, and one may have been written without an answer."""
+        return [self.place.held(self.record.token, beat) for beat in range(max(1, self.beat - 1), self.beat + 2)]
+
+    def _beat(self) -> None:
+        self.place.put_surely(self.place.held(self.record.token, self.beat + 1), replace(self.record, state="held"))
+        self.beat += 1
+
+    def _noted(self, mine: _Find) -> View:
+        ticks = self.place.ticker.now()
+        view = self.place.look()
+        stored = mine(view)
+        if stored is not None:
+            self.place.clock.note(stored.modified_at, ticks)
+        return view
+
+    def _shown(self, mine: _Find) -> View:
+        """List until our own object is shown, and once more after as long again when that took a while.
+
+        So a vault whose listing lags is safe as long as nobody's object takes more than twice as long as ours did.
+        Raises `VaultError`.
+        """
+        ticker = self.place.ticker
+        began, pause = ticker.now(), _SETTLE
+        ticker.sleep(pause)
+        view = self._noted(mine)
+        lagged = mine(view) is None
+        while mine(view) is None:
+            if ticker.now() - began > _SHOWN_WITHIN:
+                raise VaultError(
+                    f"the vault {self.place.vault.name} does not show what was just written to it",
+                    "Two runs cannot be kept apart there. Try again later, or use another vault.",
+                )
+            ticker.sleep(pause)
+            pause = min(pause * 2, 5.0)
+            view = self._noted(mine)
+        if lagged:
+            ticker.sleep(2 * (ticker.now() - began))
+            view = self.place.look()
+        return view
+
+    def _give_way(self, view: View) -> None:
+        """Raise `Busy` or `Contested` when somebody else holds the lease."""
+        now = self.place.clock.now()
+        for other in self.place.holders(view, now, self.record.token):
+            raise Busy(other)
+        last = self._in_slots(view, now)
+        if last is not None:
+            raise Busy(last)
+
+    def _in_slots(self, view: View, now: datetime) -> Record | None:
+        """Who holds the lease by slots: a run for which this vault's `put_new` is atomic."""
+        if not view.top:
+            return None
+        last = self.place.get(self.place.slot(view.top))
+        if last is None:
+            raise Contested(UNKNOWN)
+        return None if self.place.is_free(last, view.slots[view.top], now) else last
+
+    def _yield_to(self, stored: StoredObject) -> None:
+        """Raise `Contested` for a smaller claim that is still meant."""
+        record = self.place.get(stored.key)
+        if record is not None and not self.place.is_free(record, stored, self.place.clock.now()):
+            raise Contested(record)
+
+    def _alone(self, view: View) -> None:
+        if not self.place.alone(view, self.record.token) or self._in_slots(view, self.place.clock.now()) is not None:
+            raise self.place.lost()
+
+    def _remember(self, view: View) -> None:
+        """What those before wrote: an expired holder, those who said that they were done, and the last slot."""
+        records = list(self.place.finished(view))
+        records += [found for found in (self.place.get(_last(beats).key) for beats in view.held.values()) if found]
+        slot = self.place.get(self.place.slot(view.top)) if view.top else None
+        records += [slot] if slot else []
+        self.previous = remembered(*(each.wrote for each in records))
+        self.record = replace(self.record, wrote=self.previous)
+
+    def _withdraw(self) -> None:
+        """Give way: remove what was written, or say that it is over where nothing may be removed."""
+        token = self.record.token
+        if not self.place.remove([self.place.claim(token), *self._beats()]):
+            with suppress(VaultError):
+                self.place.put_surely(self.place.done(token), replace(self.record, state="released"))
+
+
+def _last(beats: dict[int, StoredObject]) -> StoredObject:
+    return beats[max(beats)]

@@ -1,0 +1,155 @@
+"""Leases where `put_new` is atomic: numbered slots, each of which only one can write (docs/leases.md).
+
+To take, to renew and to release the lease is to write the next number. Whoever is overtaken finds its number taken,
+however long it slept and whatever a listing shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from backends.errors import AlreadyExists, VaultError
+from backends.vault.lease_place import Busy, Contested, Place, View
+from backends.vault.lease_record import UNKNOWN, Record, remembered
+
+
+class Slots:
+    """One run's way through the slots of a lease."""
+
+    def __init__(self, place: Place, record: Record) -> None:
+        self.place = place
+        self.record = record
+        self.number = 0
+        self.previous: tuple[str, ...] = ()
+
+    def take(self) -> None:
+        """Take the lease. Raises `Busy`, `Contested`, `VaultError`; then nothing is held."""
+        self.number = self._climb(self.place.look())
+        try:
+            self._settle()
+        except (Busy, VaultError):
+            self._give_back()
+            raise
+
+    def renew(self) -> None:
+        """Write the next slot. Raises `LeaseLost`, `VaultError`."""
+        self._advance(replace(self.record, state="held"))
+        view = self._noted()
+        self._alone(view)
+        self.place.sweep(view, self.place.clock.now(), self.record.token, self.number, self.record.ttl)
+
+    def check(self) -> None:
+        """Ask the vault whether the lease is still ours. Raises `LeaseLost`, `VaultError`."""
+        self._alone(self.place.look())
+        if self.place.get(self.place.slot(self.number + 1)) is not None:
+            raise self.place.lost()
+
+    def release(self, wrote: Sequence[str]) -> None:
+        """Write the last slot: whoever comes next need not wait. Raises `LeaseLost`, `VaultError`."""
+        self._advance(replace(self.record, state="released", wrote=remembered(self.record.wrote, wrote)))
+
+    def _climb(self, view: View) -> int:
+        """Write the slot after the last one, once that is free. Raises `Busy`, `VaultError`."""
+        number = view.top
+        while True:
+            last = self._read(number)
+            if last is not None and not self.place.is_free(last, None, None):
+                top = self._probe(number, last)
+                if top > number:
+                    number = top
+                    continue
+            if self._write(number + 1):
+                self.previous = last.wrote if last is not None else ()
+                self.record = replace(self.record, wrote=self.previous)
+                return number + 1
+            number += 1
+
+    def _read(self, number: int) -> Record | None:
+        """What the slot says from which we go on; None before the first. Raises `Contested`, `VaultError`."""
+        if not number:
+            return None
+        found = self.place.get(self.place.slot(number))
+        if found is None:  # removed since it was listed, for there are later ones
+            raise Contested(UNKNOWN)
+        return found
+
+    def _probe(self, number: int, last: Record) -> int:
+        """Look what time it is at the vault, and whether a slot has expired; returns the number to go on from.
+
+        Raises:
+            Busy: it has not.
+        """
+        key = self.place.claim(self.record.token)
+        try:
+            self.place.put_surely(key, self.record)
+            view = self.place.look()
+        finally:
+            self.place.remove([key])
+        if view.top > number:
+            return view.top
+        probe = view.claims.get(self.record.token)
+        if not self.place.is_free(last, view.slots.get(number), probe.modified_at if probe else None):
+            raise Busy(last)
+        return number
+
+    def _write(self, number: int) -> bool:
+        """Write a slot; False when somebody else has. Raises `VaultError`."""
+        held = replace(self.record, state="held")
+        try:
+            self.place.put(self.place.slot(number), held)
+        except AlreadyExists:
+            return self._is_mine(number)
+        except VaultError:
+            with suppress(VaultError):
+                if self._is_mine(number):
+                    return True
+            raise
+        return True
+
+    def _is_mine(self, number: int) -> bool:
+        found = self.place.get(self.place.slot(number))
+        return found is not None and found.token == self.record.token
+
+    def _advance(self, record: Record) -> None:
+        """Write the slot after ours. Raises `LeaseLost` when somebody else has, `VaultError`."""
+        key = self.place.slot(self.number + 1)
+        try:
+            self.place.put(key, record)
+        except AlreadyExists:
+            found = self.place.get(key)
+            if found is None or found.token != self.record.token:
+                raise self.place.lost() from None
+            if found.state != record.state:  # a renewal that was thought to have failed
+                self.number += 1
+                self._advance(record)
+                return
+        self.number += 1
+
+    def _noted(self) -> View:
+        """List, and set the clock by our slot when it is shown."""
+        ticks = self.place.ticker.now()
+        view = self.place.look()
+        mine = view.slots.get(self.number)
+        if mine is not None:
+            self.place.clock.note(mine.modified_at, ticks)
+        return view
+
+    def _settle(self) -> None:
+        """Look whether somebody holds the lease without slots. Raises `Busy`, `VaultError`."""
+        view = self._noted()
+        if view.top > self.number:
+            raise Contested(UNKNOWN)
+        for other in self.place.holders(view, self.place.clock.now(), self.record.token):
+            raise Busy(other)
+        self.place.sweep(view, self.place.clock.now(), self.record.token, self.number, self.record.ttl)
+
+    def _alone(self, view: View) -> None:
+        """Raise `LeaseLost` when a listing shows that somebody else has the lease."""
+        if view.top > self.number or not self.place.alone(view, self.record.token):
+            raise self.place.lost()
+
+    def _give_back(self) -> None:
+        with suppress(VaultError):
+            self.release(())
