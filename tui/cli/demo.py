@@ -84,7 +84,9 @@ def serve(hosts: int, directory: Path | None, *, spare: bool, follow_stdin: bool
     uid = os.getuid()
     place = directory or Path(tempfile.mkdtemp(prefix=f"mastovault-demo-{uid}-"))
     temporary = directory is None
-    lab = Lab(place, hosts=hosts, history=True, temporary=temporary, services=True, spare=spare, say=_say)
+    lab = Lab(
+        place, hosts=hosts, history=True, temporary=temporary, services=True, spare=spare, s3_vault=True, say=_say
+    )
     with _signals() as (stopped, ready):
         if follow_stdin:
             threading.Thread(target=_stop_at_end_of_stdin, daemon=True).start()
