@@ -143,9 +143,9 @@ def test_a_new_key_insists_on_a_recovery_copy(tmp_path: Path) -> None:
     assert (tmp_path / "config.toml").read_text().count("age1") >= 3
 
     assert "NOT CONFIRMED" in mastovault(tmp_path, "key", "show").stdout
-    done = mastovault(tmp_path, "key", "check", "--confirm-custody")
+    done = mastovault(tmp_path, "key", "check", "--confirm-custody", "--from", str(stick))
     assert done.returncode == 0, done.stderr
-    assert "recovery copy confirmed" in mastovault(tmp_path, "key", "show").stdout
+    assert "custody of the recovery copy confirmed today" in mastovault(tmp_path, "key", "show").stdout
 
     again = mastovault(tmp_path, "key", "new", "--recovery-to", str(tmp_path / "other"))
     assert again.returncode == 2
