@@ -103,6 +103,13 @@ class OpenSSH:
             time.sleep(0.02)
         return self
 
+    @property
+    def pid(self) -> int:
+        """The process that listens."""
+        if self._process is None:
+            raise RuntimeError("sshd does not run")
+        return self._process.pid
+
     def stop(self) -> None:
         """Stop it; connections that are open go on, as with a real server."""
         if self._process is not None:
