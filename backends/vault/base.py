@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from os import SEEK_END
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
 
@@ -109,6 +110,14 @@ class Vault(ABC):
     def locked_until(self, key: str) -> datetime | None:
         """Until when an object can be neither changed nor removed, or None. Raises `NotFound`, `VaultError`."""
         return None
+
+    def size(self, key: str) -> int | None:
+        """Bytes of an object, asked by its key where a listing may lag; None where only reading it all would tell.
+
+        Raises `NotFound`, `VaultError`.
+        """
+        with self.read(key) as stored:
+            return stored.seek(0, SEEK_END) if stored.seekable() else None
 
     def read_many(self, keys: Iterable[str], limit: int) -> Iterator[tuple[str, bytes | VaultError]]:
         """The content of many small objects, in any order, at most `limit` + 1 bytes of each; or why there is none.

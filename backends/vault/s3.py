@@ -137,6 +137,10 @@ class S3Vault(Vault):
         until = answer.get("ObjectLockRetainUntilDate")
         return until if isinstance(until, datetime) and until > datetime.now(UTC) else None
 
+    def size(self, key: str) -> int | None:
+        """As the object's own headers say."""
+        return int(self._bucket.call("HeadObject", check_key(key))["ContentLength"])
+
     def look(self) -> VaultLook:
         """Versioning and Object Lock, as the bucket is set."""
         return look_at(self._bucket)
