@@ -22,7 +22,7 @@ TRIES = 8
 _FIRST_TRIES = 4
 """Tries while the provider has never answered: a wrong address should be said soon."""
 _CONNECT_SECONDS = 5
-_READ_SECONDS = 60
+READ_SECONDS = 60
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 8.0
 CONNECTIONS = 24
 _METHODS = {
@@ -166,7 +166,7 @@ class Bucket:
 
         config = Config(
             connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
+            read_timeout=READ_SECONDS,
             retries={"mode": "standard", "total_max_attempts": 1},
             max_pool_connections=CONNECTIONS,
             tcp_keepalive=True,
