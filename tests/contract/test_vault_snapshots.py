@@ -190,6 +190,11 @@ class Lossy(FaultyVault):
             if self._lose not in found.key:
                 yield found
 
+    def size(self, key: str) -> int | None:
+        if self._lose in key:
+            raise NotFound(key)
+        return super().size(key)
+
 
 @pytest.mark.parametrize("lost", ["files.ndjson", "packs/"])
 def test_commit_looks_at_what_is_there(tmp_path: Path, lost: str) -> None:
