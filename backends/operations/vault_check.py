@@ -23,13 +23,15 @@ STEPS: tuple[Step, ...] = ("reach", "write", "read", "list", "replace", "delete"
 PATIENCE = 10.0
 """Seconds for one step. One that takes longer ends the check: a backup would wait like that for every object."""
 _CLEANING = 3.0
+_CLOSING = 0.5
+"""Seconds; what still tries to connect is left alone."""
 _NOT_TRIED = "not tried"
 _NEEDS: dict[Step, Step] = {
     "read": "write",
     "replace": "write",
     "delete": "write",
     "exclusive": "write",
-    "clock": "list",
+    "clock": "write",
 }
 
 
@@ -101,7 +103,7 @@ def check_vault(
         return prove(vault, recipients=recipients, patience=patience)
     finally:
         with suppress(VaultError):
-            _timed(vault.close, _CLEANING)
+            _timed(vault.close, _CLOSING)
         for directory in missing:
             with suppress(OSError):
                 directory.rmdir()

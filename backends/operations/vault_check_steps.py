@@ -86,7 +86,7 @@ class Steps:
         return ""
 
     def list(self) -> str:
-        """Find it in a listing; look around for what is none of ours."""
+        """Find it in a listing, when it could be written; look around for what is none of ours."""
 
         def listed() -> bool:
             found = [each for each in self.vault.list(self.key) if each.key == self.key]
@@ -94,7 +94,8 @@ class Steps:
                 self._modified = found[0].modified_at.timestamp()
             return bool(found) and found[0].bytes == len(self._data)
 
-        _until(listed, "it does not list what was just written, or not with its length")
+        if self._ended:
+            _until(listed, "it does not list what was just written, or not with its length")
         self.foreign = self._foreign()
         return ""
 
@@ -178,8 +179,8 @@ def _until(holds: Callable[[], bool], otherwise: str) -> None:
 
 
 def _words(seconds: float) -> str:
-    if seconds >= 2 * 86400:
+    if seconds >= 1.5 * 86400:
         return f"{seconds / 86400:.0f} days"
-    if seconds >= 2 * 3600:
+    if seconds >= 1.5 * 3600:
         return f"{seconds / 3600:.0f} hours"
     return f"{seconds / 60:.0f} minutes"

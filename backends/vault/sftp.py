@@ -40,11 +40,12 @@ _TIGHT = 4 * 1024 * 1024
 _BUFFER = 256 * 1024
 _MACHINE = re.compile(rb"[0-9a-f]{32}")
 _LACKING = (
-    (POSIX_RENAME, "it cannot replace an object at once (posix-rename@openssh.com)"),
-    (HARDLINK, "it cannot tell who was first of several writers (hardlink@openssh.com)"),
-    (FSYNC, "it does not say when an object is on the disk (fsync@openssh.com)"),
-    (STATVFS, "it does not say how much room is left (statvfs@openssh.com)"),
+    (POSIX_RENAME, "cannot replace an object at once (posix-rename@openssh.com)"),
+    (HARDLINK, "cannot tell who was first of several writers (hardlink@openssh.com)"),
+    (FSYNC, "does not say when an object is on its disk (fsync@openssh.com)"),
+    (STATVFS, "does not say how much room is left (statvfs@openssh.com)"),
 )
+"""What a server without an extension, or an account that may not use it, is worse at."""
 
 
 class SftpVault(Vault):
@@ -213,7 +214,7 @@ class SftpVault(Vault):
             lacking = self.link.call(lambda files: [said for name, said in _LACKING if not files.has(name)])
         except VaultError as error:
             return VaultLook(note=error.sentence)
-        return VaultLook(note=f"this server is a simple one: {'; '.join(lacking)}" if lacking else "")
+        return VaultLook(note=f"the server {', '.join(lacking)}" if lacking else "")
 
     def close(self) -> None:
         """Close the connection."""
