@@ -28,6 +28,7 @@ from backends.errors import (
 )
 from backends.model import Asset, JobResult, JobState, Trust
 from backends.operations.choose import open_identities
+from backends.operations.leases import hold_vaults
 from backends.operations.locks import hold
 from backends.operations.mishap import internal
 from backends.operations.restore_walk import failure
@@ -129,7 +130,7 @@ def _prepare(config: Config, paths: Paths, host: str, run: str, job: Job) -> _Wo
         signer=signer,
         vaults=vaults,
         closed=closed,
-        catalog=Catalog(paths.cache_dir),
+        catalog=Catalog(paths.cache_dir, config.signers),
     )
 
 
@@ -163,11 +164,14 @@ def _job(work: _Work, asset: Asset, job: Job) -> JobResult:
 
 
 def _asset(work: _Work, asset: Asset, job: Job, account: _Account) -> None:
-    from backends.operations.leases import hold_vaults
-
-    with hold_vaults(work.vaults, work.host, asset, work.run, _DOING, job.log) as held:
+    with (
+        hold_vaults(work.vaults, work.host, asset, work.run, _DOING, job.log) as held,
+        # Nobody copies from vault to vault what is about to be replaced.
+        hold_vaults(held.vaults, work.host, asset, work.run, _DOING, job.log, kind="sync") as alone,
+    ):
         account.left += [
-            f"the vault {name} cannot be used: {why}" for name, why in {**work.closed, **held.lacking}.items()
+            f"the vault {name} cannot be used: {why}"
+            for name, why in {**work.closed, **held.lacking, **alone.lacking}.items()
         ]
         job.step("reading the manifests", unit="manifests")
 
@@ -175,7 +179,7 @@ def _asset(work: _Work, asset: Asset, job: Job, account: _Account) -> None:
             job.check_cancelled()
             job.advance(1)
 
-        seen = look(held.vaults, work.host, asset, work.recipients, work.config.signers, tick=tick)
+        seen = look(alone.vaults, work.host, asset, work.recipients, work.config.signers, tick=tick)
         account.left += seen.left
         tools = Tools(
             identities=work.identities,
@@ -184,31 +188,28 @@ def _asset(work: _Work, asset: Asset, job: Job, account: _Account) -> None:
             packs=seen.packs,
             job=job,
             guard=held.check,
+            wrote=held.wrote,
         )
-        _families(work, asset, seen, tools, account, held.wrote)
-        for vault in held.vaults:
+        _families(work, asset, seen, tools, account)
+        for vault in alone.vaults:
             also = held.leases[vault.name].previous if vault.name in held.leases else ()
             with _noted(account, f"shared objects in {vault.name} stay until they are pruned"):
                 remove_unshared(vault, work.host, account.packs.get(vault.name, []), also)
 
 
-def _families(
-    work: _Work, asset: Asset, seen: Seen, tools: Tools, account: _Account, wrote: Callable[[str], None]
-) -> None:
+def _families(work: _Work, asset: Asset, seen: Seen, tools: Tools, account: _Account) -> None:
     waiting = seen.waiting
     damaged = _damaged(work.catalog, work.host, asset)
     for number, family in enumerate(waiting, 1):
         tools.job.check_cancelled()
         tools.job.step(f"encrypting {number} of {len(waiting)} anew", total=max(copy.bytes for copy in family.old))
         if not family.new:
-            _make(family, tools, account, damaged, wrote)
+            _make(family, tools, account, damaged)
         if family.new:
             _replace(family, tools, account)
 
 
-def _make(
-    family: Family, tools: Tools, account: _Account, damaged: Mapping[str, Sequence[str]], wrote: Callable[[str], None]
-) -> None:
+def _make(family: Family, tools: Tools, account: _Account, damaged: Mapping[str, Sequence[str]]) -> None:
     """The snapshot for the current recipients, from the first good copy, in every vault that holds an old one."""
     targets = list(dict.fromkeys(copy.vault for copy in family.old))
     said = ""
@@ -222,7 +223,6 @@ def _make(
         except (KeyUnavailable, VaultError) as error:
             said = f"{copy.id} stays as it is: {error.sentence}"
             break
-        wrote(made.id)
         account.made += 1
         account.bytes += made.bytes
         tools.job.log(f"{copy.id} is now {made.id}")

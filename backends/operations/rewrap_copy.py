@@ -37,7 +37,11 @@ _STILL_TRUE = frozenset({"unchanged", "drilled"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What encrypting anew needs. `guard` raises `VaultError` when this run may no longer write to a vault."""
+    """What encrypting anew needs.
+
+    `guard` raises `VaultError` when this run may no longer write to a vault; `wrote` is told of a snapshot before its
+    manifest is put, for those who come next where listings lag.
+    """
 
     identities: Sequence[Any]
     recipients: Sequence[str]
@@ -45,6 +49,7 @@ class Tools:
     packs: dict[str, list[ObjectEntry]]
     job: Job
     guard: Callable[[Vault], None]
+    wrote: Callable[[str], None]
 
 
 def encrypt_anew(
@@ -92,6 +97,7 @@ def encrypt_anew(
         tools.job.check_cancelled()
         took = (before.finished_at - before.started_at).total_seconds()
         facts = {**before.facts, FROM: origin(before)}
+        tools.wrote(snapshot.id)
         made = snapshot.commit(facts, warnings=before.warnings, seconds=took)
     except BaseException:
         snapshot.discard()
