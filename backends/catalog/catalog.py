@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,11 @@ from backends.catalog import observed
 from backends.catalog.checks import CheckInfo, Drill, Proof, checks_of, drills_of, proofs_of
 from backends.catalog.merge import Row, merged, worth
 from backends.catalog.refresh import forget, note_failure, refresh
-from backends.catalog.status import VaultStatus
+from backends.catalog.status import VaultStatus, statuses
 from backends.catalog.store import Store
+from backends.catalog.usage import VaultUsage, together, usage_of
 from backends.errors import NotFound
-from backends.model import Asset, Attempt, HostObservation, JobState, SnapshotInfo, Trust
+from backends.model import Asset, Attempt, HostObservation, JobState, SnapshotInfo, Trust, utc_now
 from backends.untrusted import clean
 from backends.vault.base import Vault
 
@@ -36,6 +37,7 @@ FROM snapshots s LEFT JOIN (
     FROM checks GROUP BY vault, id
 ) c ON c.vault = s.vault AND c.id = s.id
 """
+_REFUTED = "WHERE refuted IS NOT NULL AND (cleared IS NULL OR cleared <= refuted)"
 _NEWEST_FIRST = " ORDER BY s.at DESC, s.id DESC, s.vault"
 _RECENT = """
 WITH merged AS (SELECT id, host, asset, max(at) AS at, max({trusted}) AS trusted FROM snapshots GROUP BY id),
@@ -78,10 +80,26 @@ class Catalog:
         """What the signature of a snapshot's manifest is worth to whoever trusts these signers."""
         return trust_of(snapshot.signature, snapshot.signer, self._signers)
 
-    def refresh_vault(self, vault: Vault) -> VaultStatus:
-        """Read what is new in a vault. One that is away keeps what was last known of it, and says why."""
-        refresh(self._store, vault)
+    def refresh_vault(
+        self, vault: Vault, also: Collection[str] = (), beat: Callable[[], None] = lambda: None
+    ) -> VaultStatus:
+        """Read what is new in a vault. One that is away keeps what was last known of it, and says why.
+
+        Args:
+            vault: the vault.
+            also: ids of snapshots that were just committed to it: a listing may lag behind.
+            beat: told now and then that it goes on.
+        """
+        refresh(self._store, vault, also, beat)
         return next(status for status in self.vaults() if status.name == vault.name)
+
+    def usage(self, vault: str | None = None, now: datetime | None = None) -> VaultUsage:
+        """What a vault holds and how that grew, as last seen; without a name of all vaults together."""
+        at = now or utc_now()
+        with self._store.reading() as cache:
+            names = [name for (name,) in cache.execute("SELECT name FROM vaults")] if vault is None else [vault]
+            each = [usage_of(cache, name, at) for name in names]
+        return together(each) if vault is None else each[0]
 
     def note_vault(self, name: str, where: str, *, offsite: bool, error: str) -> None:
         """Remember why a vault cannot be looked at."""
@@ -100,28 +118,7 @@ class Catalog:
     def vaults(self) -> list[VaultStatus]:
         """Every vault that was looked at, by name."""
         with self._store.reading() as cache:
-            bad = dict(cache.execute("SELECT vault, count(*) FROM unreadable GROUP BY vault"))
-            why = dict(cache.execute("SELECT vault, min(why) FROM unreadable GROUP BY vault"))
-            held = dict(cache.execute("SELECT vault, count(*) FROM snapshots GROUP BY vault"))
-            rows = cache.execute(
-                "SELECT name, place, offsite, read_at, error, free, stored, machine FROM vaults ORDER BY name"
-            ).fetchall()
-        return [
-            VaultStatus(
-                name=name,
-                where=place,
-                offsite=bool(offsite),
-                read_at=_moment(read_at),
-                error=error,
-                free_bytes=free,
-                snapshots=held.get(name, 0),
-                bytes=stored,
-                unreadable=bad.get(name, 0),
-                warning=_warning(bad.get(name, 0), why.get(name, "")),
-                machine_id=machine,
-            )
-            for name, place, offsite, read_at, error, free, stored, machine in rows
-        ]
+            return statuses(cache)
 
     def snapshots(self, host: str | None = None, asset: Asset | None = None) -> list[SnapshotInfo]:
         """Snapshots over all vaults, newest first; of a vault's damaged copies only those that have no good one."""
@@ -152,6 +149,12 @@ class Catalog:
             for snapshot in self._merge(cache.execute(query + _NEWEST_FIRST, values), drills_of(cache)):
                 grouped.setdefault((snapshot.host, snapshot.asset), []).append(snapshot)
         return grouped
+
+    def damaged(self) -> dict[str, int]:
+        """By vault, how many copies in it failed their last verification."""
+        with self._store.reading() as cache:
+            rows = cache.execute(f"SELECT vault, count(*) FROM ({_CHECKED}) {_REFUTED} GROUP BY vault").fetchall()  # noqa: S608
+        return dict(rows)
 
     def proofs(self) -> dict[Pair, Proof]:
         """How the drills of every asset went, whichever of its snapshots they were of."""
@@ -241,13 +244,3 @@ def _where(host: str | None, asset: Asset | None, table: str) -> tuple[str, tupl
     given = [(column, value) for column, value in wanted if value is not None]
     clauses = " AND ".join(f"{table}{column} = ?" for column, _ in given)
     return (f" WHERE {clauses}" if given else ""), tuple(value for _, value in given)
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _warning(count: int, why: str) -> str:
-    if not count:
-        return ""
-    return f"{count} of its records cannot be used and {'is' if count == 1 else 'are'} not listed ({why})"

@@ -4,84 +4,106 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
 
-from backends.archive.layout import CHECK_KEY, HOSTS, MANIFEST_KEY, MAX_MANIFEST, MAX_RECORD, RECORD_KEY
-from backends.catalog.records import parse_attempt, parse_check
-from backends.catalog.store import TABLES, Store
-from backends.errors import Damaged, NotFound, VaultError, VaultFormatTooNew
+from backends.archive.layout import manifest_key
+from backends.catalog.listing import Listed, Seen, list_vault
+from backends.catalog.reading import read_new, remove
+from backends.catalog.store import BESIDE, TABLES, Store
+from backends.catalog.usage import keep_usage
+from backends.errors import NotFound, VaultError
 from backends.model import utc_now
 from backends.untrusted import clean
 from backends.vault.base import Vault
-from backends.vault.format import read_format
+from backends.vault.format import VaultFormat, read_format
 
-_BATCH = 500
-_PATIENCE = 10
-"""Reads in a row that may fail before a vault counts as away."""
-_MAX_FINGERPRINT = 200
-
-
-class Seen(NamedTuple):
-    """How a listing shows a record: one that is the same was read already."""
-
-    size: int
-    modified: float
+_LOOK_EVERY = timedelta(days=1)
+"""How often a vault is asked for its settings: that costs requests, and hardly anybody changes them."""
+_MAX_RECIPIENTS = 100
 
 
-@dataclass(slots=True)
-class _Rows:
-    """Rows for the cache, by table."""
-
-    snapshots: list[tuple[object, ...]] = field(default_factory=list)
-    manifests: list[tuple[object, ...]] = field(default_factory=list)
-    checks: list[tuple[object, ...]] = field(default_factory=list)
-    attempts: list[tuple[object, ...]] = field(default_factory=list)
-    unreadable: list[tuple[object, ...]] = field(default_factory=list)
-
-
-def refresh(store: Store, vault: Vault) -> None:
+def refresh(store: Store, vault: Vault, also: Collection[str] = (), beat: Callable[[], None] = lambda: None) -> None:
     """Bring the cache up to date with a vault. A vault that is away keeps its last known content, with the error.
+
+    Args:
+        store: the cache.
+        vault: the vault.
+        also: ids of snapshots that are known to have been committed to it, whether it lists them yet or not.
+        beat: told now and then that it goes on.
 
     Raises:
         CacheFailed: the cache cannot be used.
     """
     try:
-        stored = _bring_in(store, vault)
+        found = _bring_in(store, vault, also, beat)
     except VaultError as error:
         with store.writing() as cache:
             note_failure(cache, vault.name, vault.where, offsite=vault.offsite, error=error.sentence)
         return
+    beat()
+    recipients = [clean(each, 120) for each in found.recipients[:_MAX_RECIPIENTS]] if found else []
     with store.writing() as cache:
         cache.execute(
-            "UPDATE vaults SET read_at = ?, error = '', free = ?, machine = ?, stored = ? WHERE name = ?",
-            (utc_now().timestamp(), _free(vault), vault.machine_id(), stored, vault.name),
+            "UPDATE vaults SET read_at = ?, error = '', free = ?, machine = ?, recipients = ? WHERE name = ?",
+            (utc_now().timestamp(), _free(vault), vault.machine_id(), json.dumps(recipients), vault.name),
         )
+    if found:
+        _look(store, vault, utc_now())
 
 
-def _bring_in(store: Store, vault: Vault) -> int:
-    """Returns the bytes in the vault. Raises `VaultError` when it is away."""
+def forget(cache: sqlite3.Connection, name: str) -> None:
+    """Remove everything known of a vault."""
+    for table in (*TABLES, *BESIDE):
+        cache.execute(f"DELETE FROM {table} WHERE vault = ?", (name,))  # noqa: S608
+    cache.execute("DELETE FROM vaults WHERE name = ?", (name,))
+
+
+def note_failure(cache: sqlite3.Connection, name: str, where: str, *, offsite: bool, error: str) -> None:
+    """Remember that a vault did not answer; what was known of another place of that name is forgotten."""
+    row = cache.execute("SELECT place FROM vaults WHERE name = ?", (name,)).fetchone()
+    if row is not None and row[0] != where:
+        forget(cache, name)
+    cache.execute(
+        "INSERT INTO vaults (name, place, offsite, error, vault_id, stored) VALUES (?, ?, ?, ?, '', 0)"
+        " ON CONFLICT (name) DO UPDATE SET error = excluded.error, offsite = excluded.offsite",
+        (name, where, offsite, error),
+    )
+
+
+def _bring_in(store: Store, vault: Vault, also: Collection[str], beat: Callable[[], None]) -> VaultFormat | None:
+    """Returns what the vault says of itself. Raises `VaultError` when it is away."""
     found = read_format(vault)
-    vault_id = found.id if found else ""
-    _settle(store, vault, vault_id)
+    _settle(store, vault, found.id if found else "")
     with store.reading() as cache:
         known = _known(cache, vault.name)
-    listed, stored = _list(vault)
-    new = [key for key, seen in listed.items() if known.get(key) != seen]
-    _read_new(store, vault, new, listed)
-    if gone := [key for key in known if key not in listed]:
-        with store.writing() as cache:
-            _remove(cache, vault.name, gone)
-    return stored
+    listed = list_vault(vault, beat)
+    late = {key for key in map(manifest_key, also) if key not in listed.records}
+    new = [key for key, seen in listed.records.items() if known.get(key) != seen]
+    read_new(store, vault, [*new, *late], listed.records, beat)
+    gone = _gone(vault, [key for key in known if key not in listed.records and key not in late], beat)
+    with store.writing() as cache:
+        remove(cache, vault.name, gone)
+        _keep_sizes(cache, vault.name, listed)
+    return found
 
 
-def _remove(cache: sqlite3.Connection, vault: str, keys: list[str]) -> None:
-    """Forget what was read under some keys, whatever it was."""
-    for table in (*TABLES, "manifests"):
-        cache.executemany(f"DELETE FROM {table} WHERE vault = ? AND key = ?", ((vault, key) for key in keys))  # noqa: S608
+def _gone(vault: Vault, hidden: Sequence[str], beat: Callable[[], None]) -> list[str]:
+    """Which records that are not listed any more are not there: listings of some providers lag behind."""
+    gone = []
+    for key, data in vault.read_many(hidden, 0):
+        beat()
+        if isinstance(data, NotFound):
+            gone.append(key)
+    return gone
+
+
+def _keep_sizes(cache: sqlite3.Connection, vault: str, listed: Listed) -> None:
+    since = dict(cache.execute("SELECT key, since FROM packs WHERE vault = ?", (vault,)))
+    gone = ((vault, key) for key in since.keys() - listed.shared)
+    cache.executemany("DELETE FROM packs WHERE vault = ? AND key = ?", gone)
+    keep_usage(cache, vault, listed.used, listed.came(since), utc_now())
+    cache.execute("UPDATE vaults SET stored = ? WHERE name = ?", (listed.bytes, vault))
 
 
 def _settle(store: Store, vault: Vault, vault_id: str) -> None:
@@ -109,126 +131,27 @@ def _settle(store: Store, vault: Vault, vault_id: str) -> None:
             )
 
 
-def forget(cache: sqlite3.Connection, name: str) -> None:
-    """Remove everything known of a vault."""
-    for table in (*TABLES, "manifests"):
-        cache.execute(f"DELETE FROM {table} WHERE vault = ?", (name,))  # noqa: S608
-    cache.execute("DELETE FROM vaults WHERE name = ?", (name,))
-
-
 def _known(cache: sqlite3.Connection, name: str) -> dict[str, Seen]:
     query = " UNION ALL ".join(f"SELECT key, size, modified FROM {table} WHERE vault = :name" for table in TABLES)  # noqa: S608
     return {key: Seen(size, modified) for key, size, modified in cache.execute(query, {"name": name})}
 
 
-def _list(vault: Vault) -> tuple[dict[str, Seen], int]:
-    """The records in a vault as they are listed, and the bytes of all that is in it."""
-    listed: dict[str, Seen] = {}
-    stored = 0
-    for found in vault.list():
-        stored += found.bytes
-        if found.key.endswith(".json") and _is_record(found.key):
-            listed[found.key] = Seen(found.bytes, found.modified_at.timestamp())
-    return listed, stored
-
-
-def _is_record(key: str) -> bool:
-    return bool(MANIFEST_KEY.fullmatch(key) or CHECK_KEY.fullmatch(key) or RECORD_KEY.fullmatch(key))
-
-
-def _read_new(store: Store, vault: Vault, new: Iterable[str], listed: dict[str, Seen]) -> None:
-    failures = _Failures()
-    for batch in _batches(new):
-        rows = _Rows()
-        for key in batch:
-            try:
-                _read_one(vault, key, listed[key], rows)
-                failures.none()
-            except NotFound:  # pruned since it was listed
-                continue
-            except (Damaged, VaultFormatTooNew) as error:
-                rows.unreadable.append((vault.name, key, *listed[key], error.sentence))
-            except VaultError as error:
-                failures.one(error)
-                # its size is remembered as one that no object has: it is tried again the next time
-                rows.unreadable.append((vault.name, key, -1, 0.0, error.sentence))
-        _keep(store, vault.name, batch, rows)
-
-
-class _Failures:
-    """Tells one bad file from a vault that has gone away."""
-
-    def __init__(self) -> None:
-        self._in_a_row = 0
-
-    def none(self) -> None:
-        """Something was read."""
-        self._in_a_row = 0
-
-    def one(self, error: VaultError) -> None:
-        """Something was not. Raises it when it is one too many."""
-        self._in_a_row += 1
-        if self._in_a_row >= _PATIENCE:
-            raise error
-
-
-def _read_one(vault: Vault, key: str, seen: Seen, rows: _Rows) -> None:
-    if CHECK_KEY.fullmatch(key):
-        snapshot_id = key.removeprefix(HOSTS).partition("/checks/")[0]
-        check = parse_check(_read(vault, key, MAX_RECORD), snapshot_id)
-        found = (check.kind, check.at.timestamp(), check.ok, check.whole, check.seconds, check.opens)
-        rows.checks.append((vault.name, key, *seen, snapshot_id, *found, json.dumps(check.details)))
-    elif match := RECORD_KEY.fullmatch(key):
-        tried = parse_attempt(_read(vault, key, MAX_RECORD), match["host"])
-        what = (tried.host, tried.asset.value, tried.run, tried.at.timestamp(), tried.seconds, tried.state.value)
-        result = (tried.snapshot, tried.bytes, tried.error, tried.in_part)
-        rows.attempts.append((vault.name, key, *seen, *what, *result))
-    else:
-        _read_manifest(vault.name, key, seen, _read(vault, key, MAX_MANIFEST), rows)
-
-
-def _read_manifest(name: str, key: str, seen: Seen, data: bytes, rows: _Rows) -> None:
-    from backends.archive.reader import parse_sealed  # late: it brings pydantic
-
-    found, seal = parse_sealed(key, data)
-    fingerprint = found.facts.get("fingerprint")
-    if not (isinstance(fingerprint, str) and fingerprint.isascii() and len(fingerprint) <= _MAX_FINGERPRINT):
-        fingerprint = None
-    seconds = (found.finished_at - found.started_at).total_seconds()
-    what = (found.id, found.host, found.asset.value, found.started_at.timestamp(), seconds)
-    result = (found.bytes, clean(found.run, 80), found.in_part, fingerprint, seal.signature, seal.signer)
-    rows.snapshots.append((name, key, *seen, *what, *result))
-    rows.manifests.append((name, key, zlib.compress(data, 1)))
-
-
-def _read(vault: Vault, key: str, limit: int) -> bytes:
-    with vault.read(key) as stored:
-        data = stored.read(limit + 1)
-    if len(data) > limit:
-        raise Damaged(f"{key} is longer than {limit} bytes")
-    return data
-
-
-def _keep(store: Store, vault: str, batch: list[str], rows: _Rows) -> None:
+def _look(store: Store, vault: Vault, now: datetime) -> None:
+    """Ask a vault for its settings, once a day."""
+    with store.reading() as cache:
+        row = cache.execute("SELECT looked_at FROM vaults WHERE name = ?", (vault.name,)).fetchone()
+    if row is None or (row[0] is not None and 0 <= now.timestamp() - row[0] < _LOOK_EVERY.total_seconds()):
+        return
+    look = vault.look()
+    try:
+        exclusive = vault.exclusive()
+    except VaultError:
+        exclusive = None
     with store.writing() as cache:
-        _remove(cache, vault, batch)
-        for table in ("snapshots", "manifests", "checks", "attempts", "unreadable"):
-            values: list[tuple[object, ...]] = getattr(rows, table)
-            if values:
-                marks = ", ".join("?" * len(values[0]))
-                cache.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)  # noqa: S608
-
-
-def note_failure(cache: sqlite3.Connection, name: str, where: str, *, offsite: bool, error: str) -> None:
-    """Remember that a vault did not answer; what was known of another place of that name is forgotten."""
-    row = cache.execute("SELECT place FROM vaults WHERE name = ?", (name,)).fetchone()
-    if row is not None and row[0] != where:
-        forget(cache, name)
-    cache.execute(
-        "INSERT INTO vaults (name, place, offsite, error, vault_id, stored) VALUES (?, ?, ?, ?, '', 0)"
-        " ON CONFLICT (name) DO UPDATE SET error = excluded.error, offsite = excluded.offsite",
-        (name, where, offsite, error),
-    )
+        cache.execute(
+            "UPDATE vaults SET looked_at = ?, versioning = ?, object_lock = ?, note = ?, exclusive = ? WHERE name = ?",
+            (now.timestamp(), look.versioning, clean(look.object_lock, 80), clean(look.note), exclusive, vault.name),
+        )
 
 
 def _free(vault: Vault) -> int | None:
@@ -236,9 +159,3 @@ def _free(vault: Vault) -> int | None:
         return vault.free_bytes()
     except VaultError:
         return None
-
-
-def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
-    left = iter(keys)
-    while batch := list(islice(left, _BATCH)):
-        yield batch

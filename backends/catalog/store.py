@@ -10,15 +10,30 @@ from pathlib import Path
 
 from backends.errors import MastovaultError
 
-VERSION = 3
+VERSION = 4
 _BUSY_SECONDS = 20.0
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 TABLES = ("snapshots", "checks", "attempts", "unreadable")
+"""What is read from one object of a vault each."""
+BESIDE = ("manifests", "used", "daily", "packs")
+"""What else is kept of a vault."""
 
 _SCHEMA = """
 CREATE TABLE vaults (
     name TEXT PRIMARY KEY, place TEXT NOT NULL, offsite INTEGER NOT NULL, read_at REAL, error TEXT NOT NULL,
-    free INTEGER, machine TEXT, vault_id TEXT NOT NULL, stored INTEGER NOT NULL
+    free INTEGER, machine TEXT, vault_id TEXT NOT NULL, stored INTEGER NOT NULL, recipients TEXT NOT NULL DEFAULT '[]',
+    looked_at REAL, versioning TEXT NOT NULL DEFAULT '', object_lock TEXT NOT NULL DEFAULT '',
+    note TEXT NOT NULL DEFAULT '', exclusive INTEGER
+) WITHOUT ROWID;
+CREATE TABLE used (
+    vault TEXT NOT NULL, host TEXT NOT NULL, asset TEXT NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (vault, host, asset)
+) WITHOUT ROWID;
+CREATE TABLE daily (
+    vault TEXT NOT NULL, day INTEGER NOT NULL, bytes INTEGER NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY (vault, day)
+) WITHOUT ROWID;
+CREATE TABLE packs (
+    vault TEXT NOT NULL, key TEXT NOT NULL, since REAL NOT NULL, PRIMARY KEY (vault, key)
 ) WITHOUT ROWID;
 CREATE TABLE snapshots (
     vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, modified REAL NOT NULL, id TEXT NOT NULL,

@@ -5,14 +5,16 @@ Made from the cache alone, so that it is there at once; `refresh_vaults` brings 
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
 
 from backends.archive.signing import trust_of
 from backends.catalog import Catalog, Proof, VaultStatus
-from backends.config.schema import Config, DirectoryVault, S3Vault, VaultConfig
-from backends.errors import ConfigurationError
+from backends.config.schema import Config, VaultConfig
+from backends.errors import MastovaultError
 from backends.model import (
     Asset,
     AssetObservation,
@@ -25,12 +27,14 @@ from backends.model import (
 )
 from backends.operations.custody import custody_of
 from backends.operations.fleet_words import EMPTY, NOTHING_YET, drill_words, state_text
+from backends.operations.storage import vault_status
 from backends.operations.trust_words import distrust
 from backends.risk import AssetFacts, assess
-from backends.untrusted import clean
 
 __all__ = ["Fleet", "VaultStatus", "load_fleet", "refresh_vaults"]
 
+PATIENCE = 45.0
+"""Seconds without progress after which a vault that is looked at counts as away."""
 _HISTORY = 6
 """Snapshots that are looked at: the newest, and those that tell its usual size."""
 _TRIES = 20
@@ -68,7 +72,7 @@ def load_fleet(config: Config, catalog: Catalog, now: datetime) -> Fleet:
     known = _Known(
         now=now,
         config=config,
-        vaults={name: seen.get(name) or _unasked(name, config.vaults[name]) for name in config.vaults},
+        vaults={name: vault_status(name, its, seen.get(name)) for name, its in config.vaults.items()},
         hosts={host.host: host for host in catalog.observations() if host.host in config.hosts},
         snapshots=catalog.recent(_HISTORY),
         proofs=catalog.proofs(),
@@ -83,22 +87,68 @@ def load_fleet(config: Config, catalog: Catalog, now: datetime) -> Fleet:
     )
 
 
-def refresh_vaults(config: Config, catalog: Catalog) -> None:
-    """Read what is new in every configured vault into the cache; one that is away is noted there.
+def refresh_vaults(config: Config, catalog: Catalog, patience: float = PATIENCE) -> None:
+    """Read what is new in every configured vault into the cache, all at once; one that is away is noted there.
+
+    Args:
+        config: the configuration.
+        catalog: the cache.
+        patience: seconds without any progress after which a vault counts as away and is waited for no longer.
 
     Raises:
         CacheFailed: the cache cannot be used.
     """
-    from backends.vault.open import open_vault
-
-    for name, its in config.vaults.items():
-        try:
-            vault = open_vault(name, its)
-        except ConfigurationError as error:
-            catalog.note_vault(name, _where(its), offsite=bool(its.offsite), error=error.sentence)
-        else:
-            catalog.refresh_vault(vault)
+    looks = [_Look(name, its, catalog) for name, its in config.vaults.items()]
+    for look in looks:
+        look.start()
+    for look in looks:
+        look.wait(patience)
     catalog.keep_vaults(config.vaults)
+
+
+class _Look:
+    """A look at one vault, in a thread of its own, so that one that hangs holds nobody up."""
+
+    def __init__(self, name: str, config: VaultConfig, catalog: Catalog) -> None:
+        self._name, self._config, self._catalog = name, config, catalog
+        self._alive = time.monotonic()
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name=f"look at {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wait(self, patience: float) -> None:
+        """Wait until it is done, or nothing was heard for so many seconds. Raises what it failed with."""
+        while self._thread.is_alive() and (left := self._alive + patience - time.monotonic()) > 0:
+            self._thread.join(left)
+        if self._thread.is_alive():
+            self._note(f"it has not answered for {patience:.0f} seconds")
+        elif self._failed is not None:
+            raise self._failed
+
+    def _work(self) -> None:
+        from backends.vault.open import open_vault
+
+        try:
+            vault = open_vault(self._name, self._config)
+        except MastovaultError as error:
+            self._note(error.sentence)
+            return
+        try:
+            self._catalog.refresh_vault(vault, beat=self._beat)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            self._failed = error
+        finally:
+            vault.close()
+
+    def _beat(self) -> None:
+        self._alive = time.monotonic()
+
+    def _note(self, error: str) -> None:
+        status = vault_status(self._name, self._config, None)
+        self._catalog.note_vault(self._name, status.where, offsite=status.offsite, error=error)
 
 
 def _urgency(row: AssetStatus) -> tuple[float, int, str]:
@@ -270,15 +320,3 @@ def _vaults_answer(known: _Known, host: str, newest: SnapshotInfo | None) -> boo
 
 def _on_machine(vault: VaultStatus, seen: HostObservation | None) -> bool:
     return bool(seen and seen.machine_id and vault.machine_id == seen.machine_id and not vault.offsite)
-
-
-def _unasked(name: str, config: VaultConfig) -> VaultStatus:
-    return VaultStatus(name=name, where=_where(config), offsite=bool(config.offsite), read_at=None)
-
-
-def _where(config: VaultConfig) -> str:
-    if isinstance(config, DirectoryVault):
-        return clean(str(config.path), 300)
-    if isinstance(config, S3Vault):
-        return clean(f"s3://{config.bucket}/{config.prefix}".rstrip("/"), 300)
-    return clean(f"sftp://{config.address}/{config.path}", 300)

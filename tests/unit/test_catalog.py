@@ -78,7 +78,7 @@ def test_what_was_committed_is_listed_once(vault: DirectoryVault, second: Direct
     status = catalog.refresh_vault(vault)
     catalog.refresh_vault(second)
     assert (status.name, status.error, status.snapshots, status.unreadable) == ("one", "", 2, 0)
-    assert status.bytes == sum(found.bytes for found in vault.list())
+    assert status.bytes == sum(found.bytes for found in vault.list("hosts/"))
     newest, older = catalog.snapshots()
     assert (newest.id, newest.vaults, newest.fingerprint) == (mine.id, ("one",), "abc")
     assert (older.id, older.vaults, older.fingerprint) == (both.id, ("one", "two"), None)
