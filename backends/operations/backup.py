@@ -5,52 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
-from backends.archive.keys import normal_recipients
-from backends.archive.manifest import Manifest
-from backends.archive.signing import Signer, load_signer
-from backends.archive.writer import Snapshot, begin_snapshot
-from backends.assets.base import BackupContext, Outcome, Plan
+from backends.archive.writer import begin_snapshot
+from backends.assets.base import BackupContext, Plan
 from backends.assets.registry import handler
-from backends.catalog import Catalog, record_attempt, record_check
 from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.connection.base import Connection
-from backends.errors import (
-    Cancelled,
-    ConfigurationError,
-    ConnectionFailed,
-    KeyUnavailable,
-    Locked,
-    MastovaultError,
-)
+from backends.errors import Cancelled, ConnectionFailed, Locked, MastovaultError
 from backends.mastodon.installation import Installation
 from backends.model import Asset, Attempt, JobResult, JobState, Secret, utc_now
+from backends.operations import backup_result as result_of
+from backends.operations.backup_work import Work, begin, previous, refresh, require_ready, signer
+from backends.operations.leases import Held, hold_vaults
 from backends.operations.line import ATTEMPTS, pause
 from backends.operations.link import Link
 from backends.operations.locks import hold
 from backends.operations.mishap import internal
 from backends.operations.noting import NotingJob, RecordingWriter
 from backends.progress import Job
-from backends.vault.base import Vault
-from backends.vault.format import prepare
-from backends.vault.open import open_vault
+
+__all__ = ["back_up_host", "plan", "require_ready"]
 
 Watcher = Callable[[JobResult], None]
-
-
-def require_ready(config: Config, host: str) -> None:
-    """Raise `ConfigurationError` when a backup of this host cannot even begin."""
-    if host not in config.hosts:
-        raise ConfigurationError(f"no host named {host} is configured", "`mastovault host list` shows them.")
-    if not config.encryption.recipients:
-        raise ConfigurationError("nobody could read the backups: there is no recipient", "Run `mastovault key new`.")
-    if not config.vaults_of(host):
-        raise ConfigurationError(
-            "there is no vault to keep the backups in", "`mastovault vault add NAME DIRECTORY` adds one."
-        )
+_WAIT = 10.0
+"""Seconds to wait for another machine that holds the lease: one that prunes is soon done."""
 
 
 def plan(
@@ -95,7 +76,7 @@ def back_up_host(
         assets: what to back up; done in order of importance.
         jobs: where each asset reports to.
         run_id: the run this belongs to.
-        at: the time the snapshots carry; now, unless history is being made.
+        at: the time the snapshots carry; now, unless history is being made (which prunes nothing).
         on_result: told of each result as soon as it is known.
 
     Returns:
@@ -105,9 +86,9 @@ def back_up_host(
     began = time.monotonic()
     try:
         require_ready(config, host)
-        work = _prepare(config, paths, host, jobs[ordered[0]], run_id, at)
+        work = begin(config, paths, host, jobs[ordered[0]], run_id, at)
     except MastovaultError as error:
-        results = [_failed(host, asset, error, began) for asset in ordered]
+        results = [result_of.failed(host, asset, error, began) for asset in ordered]
         for result in results:
             _tell(on_result, result)
         return results
@@ -115,82 +96,44 @@ def back_up_host(
         with ThreadPoolExecutor(config.limits.jobs_per_host, thread_name_prefix="job") as pool:
             return list(pool.map(lambda asset: _job(work, asset, jobs[asset], on_result), ordered))
     finally:
-        work.link.close()
+        work.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What the jobs of one host share. `lacking` are the vaults that could not be opened, and why."""
-
-    config: Config
-    paths: Paths
-    host: str
-    run: str
-    at: datetime | None
-    link: Link
-    vaults: tuple[Vault, ...]
-    lacking: Mapping[str, str]
-    catalog: Catalog
-
-
-def _prepare(config: Config, paths: Paths, host: str, job: Job, run: str, at: datetime | None) -> _Work:
-    recipients = normal_recipients(config.encryption.recipients)
-    catalog = Catalog(paths.cache_dir)
-    vaults: list[Vault] = []
-    lacking: dict[str, str] = {}
-    error: MastovaultError | None = None
-    for name in config.vaults_of(host):
-        try:
-            vault = open_vault(name, config.vaults[name])
-            prepare(vault, recipients)
-            vaults.append(vault)
-        except MastovaultError as failure:
-            error = failure
-            lacking[name] = failure.sentence
-            job.log(f"the vault {name} cannot be used: {failure.sentence}")
-    if not vaults and error is not None:
-        raise error
-    _refresh(catalog, vaults, job)
-    return _Work(
-        config=config,
-        paths=paths,
-        host=host,
-        run=run,
-        at=at,
-        link=Link(host, config.hosts[host]),
-        vaults=tuple(vaults),
-        lacking=lacking,
-        catalog=catalog,
-    )
-
-
-def _job(work: _Work, asset: Asset, job: Job, on_result: Watcher | None) -> JobResult:
+def _job(work: Work, asset: Asset, job: Job, on_result: Watcher | None) -> JobResult:
     """Back up one asset; every way it can end is a result."""
     began, at = time.monotonic(), work.at or utc_now()
-    noting = NotingJob(job)
     try:
         with hold(work.paths.state_dir, work.host, asset, work.run):
             job.check_cancelled()
-            result = _with_retries(work, asset, noting)
+            result = _under_lease(work, asset, job)
     except MastovaultError as error:
-        result = _failed(work.host, asset, _cancelled(job) or error, began)
+        result = result_of.failed(work.host, asset, _cancelled(job) or error, began)
     except Exception as error:  # noqa: BLE001 - a bug in one asset must not end the others
-        result = _failed(work.host, asset, _cancelled(job) or internal(error), began)
+        result = result_of.failed(work.host, asset, _cancelled(job) or internal(error), began)
     result = replace(result, seconds=time.monotonic() - began)
     # What is locked is being backed up: this was no attempt of its own.
     if result.state is not JobState.SKIPPED and result.exit_code != Locked.exit_code:
         _record(work, result, at, job)
-    _refresh(work.catalog, work.vaults, job)
+    refresh(work.catalog, work.vaults, job)
     _tell(on_result, result)
     return result
 
 
-def _with_retries(work: _Work, asset: Asset, job: NotingJob) -> JobResult:
+def _under_lease(work: Work, asset: Asset, job: Job) -> JobResult:
+    """Back up while no other machine does; what is too old goes after a success."""
+    noting = NotingJob(job)
+    job.step("taking the lease")
+    with hold_vaults(work.vaults, work.host, asset, work.run, log=job.log, wait=_WAIT) as held:
+        result = _with_retries(work, asset, noting, held)
+    return result
+
+
+def _with_retries(work: Work, asset: Asset, job: NotingJob, held: Held) -> JobResult:
     for attempt in range(1, ATTEMPTS + 1):
         job.step("connecting")
         connection, installation = work.link.get(job.log, lambda seconds: _wait(job, seconds), job.ask)
         try:
-            return _back_up(work, asset, job, connection, installation)
+            return _back_up(work, asset, job, held, connection, installation)
         except ConnectionFailed as error:
             job.check_cancelled()
             work.link.lose(connection)
@@ -203,20 +146,20 @@ def _with_retries(work: _Work, asset: Asset, job: NotingJob) -> JobResult:
 
 
 def _back_up(
-    work: _Work, asset: Asset, job: NotingJob, connection: Connection, installation: Installation
+    work: Work, asset: Asset, job: NotingJob, held: Held, connection: Connection, installation: Installation
 ) -> JobResult:
     for warning in installation.warnings:
         job.log(f"note: {warning}")
-    recipients = normal_recipients(work.config.encryption.recipients)
     snapshot = begin_snapshot(
-        work.vaults,
+        held.vaults,
         host=work.host,
         asset=asset,
         run=work.run,
-        recipients=recipients,
+        recipients=work.recipients,
         at=work.at,
         log=job.log,
-        sign=_signer(work.config, job),
+        sign=signer(work.config, job),
+        guard=held.check,
     )
     job.begin(snapshot.id)
     try:
@@ -225,100 +168,23 @@ def _back_up(
             installation=installation,
             job=job,
             include_cache=work.config.hosts[work.host].include_cache,
-            previous=_previous(work, asset, recipients, job),
+            previous=previous(work, asset, job),
         )
         outcome = handler(asset).back_up(context, RecordingWriter(snapshot, job))
         job.check_cancelled()
         if outcome.skipped is not None or outcome.unchanged is not None:
             snapshot.discard()
-            return _without_copy(work, asset, job, outcome)
+            return result_of.without_copy(work, asset, job, held, outcome)
         job.step("committing")
+        held.wrote(snapshot.id)
         manifest = snapshot.commit(outcome.facts, warnings=job.warnings)
     except BaseException:
         snapshot.discard()
         raise
-    return _stored(work, asset, job, snapshot, manifest)
+    return result_of.stored(work, asset, job, held, snapshot, manifest)
 
 
-def _signer(config: Config, job: Job) -> Signer | None:
-    """What signs the manifest; a copy that nobody signed is better than none, so a lost key is only a warning."""
-    path = config.encryption.signing_key
-    if path is None:
-        return None
-    try:
-        return load_signer(path.expanduser())
-    except KeyUnavailable as error:
-        job.warn(f"the snapshot is not signed: {error.sentence}")
-        return None
-
-
-def _refresh(catalog: Catalog, vaults: Sequence[Vault], job: Job) -> None:
-    """Bring the cache up to date. A cache that cannot be used is no reason to make no backup."""
-    try:
-        for vault in vaults:
-            catalog.refresh_vault(vault)
-    except MastovaultError as error:
-        job.log(f"note: {error.sentence}")
-
-
-def _previous(work: _Work, asset: Asset, recipients: Sequence[str], job: Job) -> Manifest | None:
-    """The newest good manifest; for secrets none when a new copy is needed anyway.
-
-    That is when a vault lacks it, or not all recipients can read it: an unchanged copy would then not be good enough.
-    """
-    try:
-        good = (snapshot for snapshot in work.catalog.snapshots(work.host, asset) if not snapshot.verify_failed)
-        newest = next(good, None)
-        manifest = work.catalog.manifest(newest.id) if newest else None
-    except MastovaultError as error:
-        job.log(f"note: what is there already is not known: {error.sentence}")
-        return None
-    if newest is None or manifest is None:
-        return None
-    if asset is Asset.SECRETS:
-        everywhere = {vault.name for vault in work.vaults} <= set(newest.vaults)
-        readable = set(manifest.recipients) == set(recipients)
-        if not everywhere or not readable:
-            return None
-    return manifest
-
-
-def _without_copy(work: _Work, asset: Asset, job: NotingJob, outcome: Outcome) -> JobResult:
-    if outcome.unchanged is None:
-        job.log(f"nothing to copy: {outcome.skipped}")
-        return JobResult(host=work.host, asset=asset, state=JobState.SKIPPED, warnings=(outcome.skipped or "",))
-    missing = record_check(work.vaults, outcome.unchanged, "unchanged", work.at or utc_now(), True, {"run": work.run})
-    warnings = [*job.warnings, *_lacks(work, {name: error.sentence for name, error in missing.items()})]
-    return JobResult(
-        host=work.host,
-        asset=asset,
-        state=JobState.DONE,
-        snapshot=outcome.unchanged,
-        in_part=bool(warnings),
-        warnings=tuple(warnings),
-        vaults=tuple(vault.name for vault in work.vaults),
-    )
-
-
-def _stored(work: _Work, asset: Asset, job: NotingJob, snapshot: Snapshot, manifest: Manifest) -> JobResult:
-    warnings = [*job.warnings, *_lacks(work, {name: error.sentence for name, error in snapshot.lacking.items()})]
-    return JobResult(
-        host=work.host,
-        asset=asset,
-        state=JobState.DONE,
-        snapshot=manifest.id,
-        bytes=manifest.bytes,
-        in_part=bool(warnings),
-        warnings=tuple(warnings),
-        vaults=snapshot.vaults,
-    )
-
-
-def _lacks(work: _Work, dropped: Mapping[str, str]) -> list[str]:
-    return [f"the vault {name} lacks it: {why}" for name, why in {**work.lacking, **dropped}.items()]
-
-
-def _record(work: _Work, result: JobResult, at: datetime, job: Job) -> None:
+def _record(work: Work, result: JobResult, at: datetime, job: Job) -> None:
     attempt = Attempt(
         host=result.host,
         asset=result.asset,
@@ -331,21 +197,7 @@ def _record(work: _Work, result: JobResult, at: datetime, job: Job) -> None:
         error=result.error,
         in_part=result.in_part,
     )
-    for name, error in record_attempt(work.vaults, attempt).items():
-        job.log(f"the vault {name} did not take the record of this attempt: {error.sentence}")
-
-
-def _failed(host: str, asset: Asset, error: MastovaultError, began: float) -> JobResult:
-    cancelled = isinstance(error, Cancelled)
-    return JobResult(
-        host=host,
-        asset=asset,
-        state=JobState.CANCELLED if cancelled else JobState.FAILED,
-        seconds=time.monotonic() - began,
-        error=error.sentence,
-        next_step=error.next_step or None,
-        exit_code=error.exit_code,
-    )
+    result_of.record(work, attempt, job)
 
 
 def _cancelled(job: Job) -> Cancelled | None:
