@@ -128,7 +128,7 @@ def extract(
         first = jobs[ordered[0]]
         first.step("looking")
         with _directory(directory) as part:
-            found = sources(config, Catalog(paths.cache_dir), snapshots, first.ask, first.log)
+            found = sources(config, Catalog(paths.cache_dir, config.signers), snapshots, first.ask, first.log)
             require_trusted(found.values(), config.signers, accept)
             for asset in ordered:
                 tell(asset, _one(found[asset], directory, part, jobs[asset], below, run_id))

@@ -114,7 +114,7 @@ def check_keys(
     wanted = normal_recipients(config.encryption.recipients)
     own = known is None
     tried = known_identities(config.encryption, ask, notes.append) if known is None else list(known)
-    catalog = Catalog(paths.cache_dir)
+    catalog = Catalog(paths.cache_dir, config.signers)
     refresh_vaults(config, catalog)
     held = catalog.snapshots()
     away = {status.name: status.error for status in catalog.vaults() if status.error}

@@ -26,7 +26,7 @@ def to_rewrap(config: Config, paths: Paths, hosts: Sequence[str] = ()) -> dict[s
         CacheFailed: the cache cannot be used.
     """
     wanted = set(normal_recipients(config.encryption.recipients))
-    catalog = Catalog(paths.cache_dir)
+    catalog = Catalog(paths.cache_dir, config.signers)
     refresh_vaults(config, catalog)
     held = catalog.snapshots()
     if unknown := [host for host in hosts if host not in {each.host for each in held}]:
@@ -50,7 +50,7 @@ def needed_now(config: Config, paths: Paths) -> list[str]:
     if not config.encryption.old_identities:
         return []
     try:
-        catalog = Catalog(paths.cache_dir)
+        catalog = Catalog(paths.cache_dir, config.signers)
         known = known_identities(config.encryption)
         return [needed_words(each) for each in needed(catalog, known, catalog.snapshots())]
     except MastovaultError as error:

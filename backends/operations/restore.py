@@ -54,7 +54,7 @@ def plan_restore(
     _require_sane(config, request)
     link = Line(request.host, config.hosts[request.host])
     try:
-        found = sources(config, Catalog(paths.cache_dir), request.snapshots, ask, log)
+        found = sources(config, Catalog(paths.cache_dir, config.signers), request.snapshots, ask, log)
         connection = link.connect(log, time.sleep, ask)
         target = find_target(connection, config.hosts[request.host], request, found)
         plan, _ = look_and_plan(config, paths, request, target, found)
@@ -97,7 +97,7 @@ def restore_host(
         line = Line(request.host, config.hosts[request.host])
         with holding(paths, request, run_id):
             main.step("looking")
-            found = sources(config, Catalog(paths.cache_dir), request.snapshots, main.ask, main.log)
+            found = sources(config, Catalog(paths.cache_dir, config.signers), request.snapshots, main.ask, main.log)
             target, plan, looks = _look(config, paths, request, found, line, main)
             planned(plan.to_json())
             _require_go(plan)

@@ -95,14 +95,14 @@ def _walk(
     main.step("looking")
     found: dict[Asset, Source] = {}
     if what == "resume" and not journal.known.walk:
-        found = sources(config, Catalog(paths.cache_dir), request.snapshots, main.ask, main.log)
+        found = sources(config, Catalog(paths.cache_dir, config.signers), request.snapshots, main.ask, main.log)
         require_trusted(found.values(), config.signers, request.accept)  # the vault may have changed since
     connection = line.connect(main.log, time.sleep, main.ask)
     try:
         target = find_target(connection, config.hosts[request.host], request, found)
     except DiscoveryFailed:
         # A machine that was bare when it began is so again: only the secrets say where things are.
-        found = sources(config, Catalog(paths.cache_dir), request.snapshots, main.ask, main.log)
+        found = sources(config, Catalog(paths.cache_dir, config.signers), request.snapshots, main.ask, main.log)
         target = find_target(connection, config.hosts[request.host], request, found)
     actions = actions_of(request, journal.known.facts)
     return Walk(config, journal, actions, found, target, line, jobs)

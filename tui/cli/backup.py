@@ -64,7 +64,7 @@ def _look_at_new_hosts(paths: Paths, hosts: Iterable[str]) -> None:
 
 
 def _due(config: Config, paths: Paths, work: dict[str, tuple[Asset, ...]]) -> dict[str, tuple[Asset, ...]]:
-    catalog = Catalog(paths.cache_dir)
+    catalog = Catalog(paths.cache_dir, config.signers)
     refresh_vaults(config, catalog)
     now = utc_now()
     due: dict[str, list[Asset]] = {}

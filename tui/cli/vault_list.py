@@ -18,7 +18,7 @@ from tui.cli import show
 def command(paths: Paths, as_json: bool) -> None:
     """The vaults, what they hold and how much room is left."""
     config = load(paths.config_file)
-    catalog = Catalog(paths.cache_dir)
+    catalog = Catalog(paths.cache_dir, config.signers)
     refresh_vaults(config, catalog)
     vaults = load_fleet(config, catalog, utc_now()).vaults
     if as_json:

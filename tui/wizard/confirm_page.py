@@ -63,7 +63,7 @@ class ConfirmPage(Page):
 
     def _wanted(self) -> list[tuple[str, str]]:
         look = self.wizard.look
-        if look is None or look.plan is None or not self.draft.to_host:
+        if look is None or look.plan is None:
             return []
         plan = look.plan
         found = [(f"{plan.request.host}/{word}", f"to go on although: {self._reason(word)}") for word in look.words]

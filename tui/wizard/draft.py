@@ -125,11 +125,12 @@ class Draft:
 
     def order(self, *, accept: Sequence[str] = (), confirm: str = "") -> Wish:
         """The run that does it."""
+        words = {"accept": list(accept)} if accept else {}
         if self.where is Where.SANDBOX:
-            options = {"snapshots": self._snapshots(), "on": None}
+            options = {"snapshots": self._snapshots(), "on": None, **words}
             return Wish(kind="drill", host=self.host, assets=tuple(self.copies), options=options)
         if self.where is Where.FILES:
-            return Wish(kind="extract", host=self.host, assets=tuple(self.copies), options=self._files())
+            return Wish(kind="extract", host=self.host, assets=tuple(self.copies), options=self._files() | words)
         request = self.request(accept=accept, confirm=confirm)
         return Wish(kind="restore", host=self.target, assets=request.assets, options={"request": _document(request)})
 

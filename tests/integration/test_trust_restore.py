@@ -1,0 +1,55 @@
+"""A restore onto a real host of what its writer did not sign: refused until its word is typed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backends.archive.layout import manifest_key
+from backends.errors import AssetFailed
+from backends.lab.lab import Lab
+from backends.model import Asset, JobState
+from backends.operations.restore import plan_restore
+from backends.operations.undo import _walk
+from backends.restore.journal import new_journal, opened
+from tests.restore_world import Restores, as_it_was
+from tests.runs_world import World
+from tests.servers.backup import WatchedJob
+from tests.trust_world import with_digest
+
+
+@pytest.fixture(scope="module")
+def social(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Restores:
+    made = Restores(World(lab, tmp_path_factory.mktemp("trust")))
+    made.back_up(Asset.SECRETS)
+    return made
+
+
+def test_what_is_not_signed_needs_its_word(social: Restores) -> None:
+    world = social.world
+    request = social.request(Asset.SECRETS)
+    assert not plan_restore(world.config, world.paths, request).blocked, "as it was written it is trusted"
+    for vault in world.vaults.values():
+        path = vault / manifest_key(request.snapshots[Asset.SECRETS])
+        path.write_bytes(with_digest(path.read_bytes()[:-253]))
+    plan = plan_restore(world.config, world.paths, request)
+    [blocked] = plan.blocked
+    assert (blocked.accept, blocked.asset) == ("unsigned", Asset.SECRETS)
+    assert "is not signed" in blocked.text
+    with as_it_was(social):
+        [refused] = social.restore(request)
+        assert refused.state is JobState.FAILED
+        assert "nothing was changed" in (refused.error or "")
+        assert "Or type social/unsigned to do it all the same." in (refused.next_step or "")
+        assert social.restore(replace(request, accept=("foreign", "changed")))[0].state is JobState.FAILED
+    accepted = replace(request, accept=("unsigned",))
+    assert not plan_restore(world.config, world.paths, accepted).blocked
+
+
+def test_a_restore_is_not_continued_with_what_was_exchanged_meanwhile(social: Restores, tmp_path: Path) -> None:
+    world, job = social.world, WatchedJob()
+    request = social.request(Asset.SECRETS)
+    with opened(new_journal(tmp_path, request)) as journal, pytest.raises(AssetFailed, match="is not signed"):
+        _walk(world.config, world.paths, journal, None, {}, job, "resume")  # type: ignore[arg-type]
