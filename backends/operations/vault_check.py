@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from backends.config.schema import DirectoryVault, VaultConfig
 from backends.errors import HostKeyUnknown, MastovaultError, VaultError
@@ -100,7 +100,11 @@ def check_vault(
         return VaultReport(name=name, where="", steps=steps, next_step=error.next_step)
     missing = _missing(config)
     try:
-        return prove(vault, recipients=recipients, patience=patience)
+        report = prove(vault, recipients=recipients, patience=patience)
+        if isinstance(vault, Unmakes) and report.found is None and report.steps[0].ok:
+            with suppress(VaultError):
+                _timed(vault.unmake, _CLEANING)
+        return report
     finally:
         with suppress(VaultError):
             _timed(vault.close, _CLOSING)
@@ -131,6 +135,15 @@ def prove(vault: Vault, *, recipients: Sequence[str] = (), patience: float = PAT
         next_step=order.next_step,
         host_key=order.host_key,
     )
+
+
+@runtime_checkable
+class Unmakes(Protocol):
+    """A vault that can remove the directory which it made for itself."""
+
+    def unmake(self) -> None:
+        """Remove it when it is empty. Never raises."""
+        ...
 
 
 class _Order:

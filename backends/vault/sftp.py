@@ -110,11 +110,7 @@ class SftpVault(Vault):
         check_key(key)
 
         def find(files: Files) -> SftpReading:
-            known = self.tree.look(files, key)
-            if known is None:
-                raise NotFound(f"{key} is not in {self.where}", "It may have been pruned; refresh.")
-            if not known.is_file:
-                raise VaultError(f"{key} in {self.where} is no regular file", "Somebody changed the vault by hand.")
+            known = self._object(files, key)
             return SftpReading(self, key, known, files, files.open_to_read(self.tree.path(key)))
 
         with self.explained("read", key):
@@ -183,6 +179,12 @@ class SftpVault(Vault):
                 self._exclusive = self.link.call(self.tree.links_work)
         return self._exclusive
 
+    def size(self, key: str) -> int | None:
+        """Bytes of an object. Raises `NotFound`, `VaultError`."""
+        check_key(key)
+        with self.explained("read", key):
+            return self.link.call(lambda files: self._object(files, key)).size
+
     def read_many(self, keys: Iterable[str], limit: int) -> Iterator[tuple[str, bytes | VaultError]]:
         """Small objects, several at once, in the order they come."""
 
@@ -220,6 +222,11 @@ class SftpVault(Vault):
         """Close the connection."""
         self.link.close()
 
+    def unmake(self) -> None:
+        """Remove the vault's own directory when this made it and nothing is in it. Never raises."""
+        with suppress(VaultError, Status):
+            self.link.call(self.tree.unmake)
+
     def remove_temporary(self, temporary: bytes) -> None:
         """Remove what a broken upload left, when that can be. Never raises."""
         with suppress(VaultError, Status):
@@ -234,6 +241,14 @@ class SftpVault(Vault):
             raise self._explain(status, doing, key) from None
         except Lost as lost:
             raise self.link.lost(lost) from None
+
+    def _object(self, files: Files, key: str) -> Attributes:
+        known = self.tree.look(files, key)
+        if known is None:
+            raise NotFound(f"{key} is not in {self.where}", "It may have been pruned; refresh.")
+        if not known.is_file:
+            raise VaultError(f"{key} in {self.where} is no regular file", "Somebody changed the vault by hand.")
+        return known
 
     def _explain(self, status: Status, doing: str, key: str) -> VaultError:
         """What a status means for somebody who keeps backups here. Version 3 has hardly more to say than `Failure`."""

@@ -112,7 +112,7 @@ class SftpLink:
                 with self.use() as files:
                     return work(files)
             except Lost as lost:
-                if pause is None:
+                if pause is None or lost.silent:
                     raise self.lost(lost) from None
                 time.sleep(pause * random.uniform(1, 2))  # noqa: S311 - no secret
         raise AssertionError("unreachable")

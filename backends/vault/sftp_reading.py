@@ -90,7 +90,7 @@ class SftpReading(io.RawIOBase):
                     raise status from None
             except Lost as lost:
                 self._tries -= 1
-                if self._tries < 0:
+                if self._tries < 0 or lost.silent:
                     raise self._vault.link.lost(lost) from None
                 self._again()
 

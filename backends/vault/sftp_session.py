@@ -29,7 +29,15 @@ _HEAD = struct.Struct(">IBI")
 
 
 class Lost(Exception):
-    """The session is over: the connection broke, nothing was answered in time, or what came is no SFTP."""
+    """The session is over: the connection broke, nothing was answered in time, or what came is no SFTP.
+
+    Attributes:
+        silent: nothing came in time; asking again would only take as long once more.
+    """
+
+    def __init__(self, said: str, *, silent: bool = False) -> None:
+        super().__init__(said)
+        self.silent = silent
 
 
 class Reply:
@@ -83,7 +91,9 @@ class Session:
         self._store, self._at = b"", 0
         self.uses = 0
         """How many work with it; counted by whoever hands it out."""
+        self._silence = patience
         self.extensions = self._begin()
+        self._silence = threading.TIMEOUT_MAX  # nobody may have asked anything
         threading.Thread(target=self._receive, name="sftp", daemon=True).start()
 
     @property
@@ -99,7 +109,7 @@ class Session:
         """
         reply = Reply()
         if not self._sending.acquire(timeout=self._patience):
-            raise self.end(Lost(f"took nothing for {self._patience:g} seconds"))
+            raise self.end(Lost(f"it took nothing for {self._patience:g} seconds", silent=True))
         try:
             with self._lock:
                 if self._over is not None:
@@ -192,7 +202,7 @@ class Session:
                         raise EOFError
                     piece = piece[sent:]
         except TimeoutError:
-            raise self.end(Lost(f"it took nothing for {self._patience:g} seconds")) from None
+            raise self.end(Lost(f"it took nothing for {self._patience:g} seconds", silent=True)) from None
         except (EOFError, OSError, SSHException):
             raise self.end(Lost("it closed the connection")) from None
 
@@ -200,7 +210,7 @@ class Session:
         begun = time.monotonic()
         while not reply.wait(self._patience):
             if not self._slow or time.monotonic() - begun > _SLOW:
-                raise self.end(Lost(f"it did not answer for {self._patience:g} seconds"))
+                raise self.end(Lost(f"it did not answer for {self._patience:g} seconds", silent=True))
 
     def _receive(self) -> None:
         """The session's thread: every packet to whoever waits for it."""
@@ -234,7 +244,7 @@ class Session:
         pieces = [self._store[self._at :]]
         while have < size:
             # A little more than asked for: the next packet's length is most often in it.
-            data = self._channel.recv(max(size - have, _PIECE))
+            data = self._channel.recv(max(size - have, _PIECE), self._silence)
             if not data:
                 raise EOFError
             pieces.append(data)

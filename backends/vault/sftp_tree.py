@@ -32,6 +32,8 @@ class Tree:
         self._root = self.root.encode("utf-8", "surrogateescape")
         self._known: set[str] = set()
         """Directories that were seen, or made, as such."""
+        self.made: list[bytes] = []
+        """The vault's own directory and those above it, in so far as they were made by this; the highest first."""
 
     def path(self, key: str) -> bytes:
         """Where a key is on the server; the vault's own directory for an empty one."""
@@ -190,20 +192,26 @@ class Tree:
                 if depth:
                     _make_one(files, self.path(directory))
                 else:
-                    _make_root(files, self.path(""))
+                    self._make_root(files, self.path(""))
                 self._known.add(directory)
 
+    def _make_root(self, files: Files, path: bytes) -> None:
+        """Make the vault's own directory and those above it; it may be a link to a directory."""
+        try:
+            files.stat(path)
+        except Status as status:
+            if status.code != Code.NO_SUCH_FILE:
+                raise
+            if b"/" in path.strip(b"/"):
+                self._make_root(files, _above(path))
+            _make_one(files, path)
+            self.made.append(path)
 
-def _make_root(files: Files, path: bytes) -> None:
-    """Make the vault's own directory and those above it; it may be a link to a directory."""
-    try:
-        files.stat(path)
-    except Status as status:
-        if status.code != Code.NO_SUCH_FILE:
-            raise
-        if b"/" in path.strip(b"/"):
-            _make_root(files, _above(path))
-        _make_one(files, path)
+    def unmake(self, files: Files) -> None:
+        """Remove the vault's own directory again when it was made by this and is empty, and those above it."""
+        self._known.discard("")
+        while self.made:
+            files.remove_directory(self.made.pop())
 
 
 def _make_one(files: Files, path: bytes) -> None:

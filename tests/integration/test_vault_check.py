@@ -20,7 +20,10 @@ from backends.vault.base import StoredObject
 from backends.vault.directory import DirectoryVault
 from backends.vault.format import prepare
 from tests.contract.faulty import CALLS, FaultyVault
+from tests.servers.s3 import S3Server, moto_server, rclone_server, s3_keys
 from tests.servers.sftp import config_for, shared_server
+
+__all__ = ["moto_server", "rclone_server", "s3_keys"]
 
 
 class Ahead(DirectoryVault):
@@ -70,9 +73,24 @@ def test_a_directory_that_is_not_there_yet(tmp_path: Path) -> None:
 
 
 def test_a_server(tmp_path: Path) -> None:
-    report = check_vault("offsite", config_for(shared_server(), tmp_path / "vault"))
+    report = check_vault("offsite", config_for(shared_server(), tmp_path / "deep" / "vault"))
     assert report.good, said(report)
-    assert everything(tmp_path / "vault") == []
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.parametrize("server", ["moto_server", "rclone_server"])
+def test_a_bucket(request: pytest.FixtureRequest, server: str) -> None:
+    running: S3Server = request.getfixturevalue(server)
+    report = check_vault("offsite", running.config())
+    assert report.good, said(report)
+    assert report.exclusive is (server == "moto_server")
+    assert report.host_key is None
+
+
+def test_a_bucket_that_is_not_there(moto_server: S3Server) -> None:
+    report = check_vault("offsite", moto_server.config("no-such-bucket"))
+    assert not report.usable
+    assert "no-such-bucket" in said(report)["reach"]
 
 
 def test_a_vault_that_is_there_already(tmp_path: Path) -> None:

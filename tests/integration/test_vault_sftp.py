@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from backends.vault.open import open_vault
 from backends.vault.sftp import SftpVault
 from backends.vault.sftp_link import ServerKeyUnknown, VaultGone, ssh_settings
 from tests.servers.openssh import OpenSSH
-from tests.servers.sftp import SUBSYSTEM, config_for, kill_sessions, sftp_vault, shared_server
+from tests.servers.sftp import SUBSYSTEM, config_for, kill_sessions, sftp_vault, shared_server, stop_sessions
 
 MIB = 1024 * 1024
 
@@ -123,6 +124,9 @@ def test_many_small_objects_at_once(tmp_path: Path) -> None:
     for number in range(40):
         vault.put_new(f"hosts/{number}", b"%d" % number * 100)
     wanted = [f"hosts/{number}" for number in range(40)]
+    assert vault.size("hosts/7") == 100
+    with pytest.raises(NotFound):
+        vault.size("hosts/none")
     found = dict(vault.read_many([*wanted, "hosts/none"], 5))
     assert isinstance(found.pop("hosts/none"), NotFound)
     assert {key: data for key, data in found.items() if isinstance(data, bytes)} == {
@@ -216,6 +220,20 @@ def test_nobody_answers(tmp_path: Path) -> None:
             SftpVault("v", config, timeouts=Timeouts(banner=0.2, handshake=0.2)).read("a")
     with pytest.raises(VaultGone, match="cannot be reached"):
         opened(config).read("a")
+
+
+def test_a_server_that_falls_silent(tmp_path: Path) -> None:
+    with OpenSSH(tmp_path / "sshd", options=SUBSYSTEM) as server:
+        vault = opened(config_for(server, tmp_path / "vault"), patience=0.5)
+        with vault.open_upload("a") as upload:
+            upload.write(b"x")
+            time.sleep(0.7)  # it is the server that has to answer, not who writes
+            upload.commit()
+        stop_sessions(server)
+        with pytest.raises(VaultGone, match=r"did not answer for 0.5 seconds"):
+            vault.read("a")
+        vault.put_new("b", b"x")  # on a new connection
+        kill_sessions(server)
 
 
 @pytest.mark.parametrize(

@@ -57,20 +57,31 @@ def _shared_link() -> SftpLink:
     return SftpLink("v", config_for(shared_server(), "/"), patience=20)
 
 
+def stop_sessions(server: OpenSSH) -> None:
+    """Have what serves the connections of this moment answer no more, without closing them."""
+    for process in _sessions(server):
+        process.suspend()
+
+
 def kill_sessions(server: OpenSSH) -> None:
     """Kill what serves the connections of this moment, at least one, and wait until it is gone; sshd itself goes on."""
-    families: dict[int, list[psutil.Process]] = {}
-    for process in psutil.process_iter(["ppid"]):
-        families.setdefault(process.info["ppid"], []).append(process)
-    doomed = list(families.get(server.pid, ()))
-    for process in doomed:  # grows while it is walked
-        doomed += families.get(process.pid, ())
-    assert doomed
+    doomed = _sessions(server)
     for process in doomed:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     while any(_lives(process) for process in doomed):
         time.sleep(0.005)
+
+
+def _sessions(server: OpenSSH) -> list[psutil.Process]:
+    families: dict[int, list[psutil.Process]] = {}
+    for process in psutil.process_iter(["ppid"]):
+        families.setdefault(process.info["ppid"], []).append(process)
+    found = list(families.get(server.pid, ()))
+    for process in found:  # grows while it is walked
+        found += families.get(process.pid, ())
+    assert found
+    return found
 
 
 def _lives(process: psutil.Process) -> bool:
