@@ -7,7 +7,7 @@ other and gives way. Both may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -21,7 +21,6 @@ _SETTLE = 0.1
 """Seconds between writing and looking."""
 _SHOWN_WITHIN = 60.0
 """Seconds after which a listing must show what was written; else nobody can be kept apart there."""
-_Find = Callable[[View], StoredObject | None]
 
 
 class Claim:
@@ -31,6 +30,8 @@ class Claim:
         self.place = place
         self.record = record
         self.beat = 0
+        self._seen = View()
+        """What was there when we took it."""
         self.previous: tuple[str, ...] = ()
 
     def take(self) -> None:
@@ -38,15 +39,16 @@ class Claim:
         token = self.record.token
         try:
             self.place.put_surely(self.place.claim(token), self.record)
-            view = self._shown(lambda view: view.claims.get(token))
+            view = self._shown(self.place.claim(token))
             self._give_way(view)
             for other, stored in view.claims.items():
-                if other < token and other not in view.done and other not in view.held:
+                if other < token and other not in view.held and not view.is_over(other):
                     self._yield_to(stored)
             self._remember(view)
             self._beat()
-            view = self._shown(lambda view: view.held.get(token, {}).get(self.beat))
+            view = self._shown(self.place.held(token, self.beat))
             self._give_way(view)
+            self._seen = view
         except (Busy, VaultError):
             self._withdraw()
             raise
@@ -58,7 +60,7 @@ class Claim:
         before = self.beat
         self._alone(self.place.look())
         self._beat()
-        view = self._noted(lambda view: view.held.get(self.record.token, {}).get(self.beat))
+        view = self._noted(self.place.held(self.record.token, self.beat))
         try:
             self._alone(view)
         except LeaseLost:
@@ -87,26 +89,28 @@ class Claim:
         self.place.put_surely(self.place.held(self.record.token, self.beat + 1), replace(self.record, state="held"))
         self.beat += 1
 
-    def _noted(self, mine: _Find) -> View:
+    def _noted(self, mine: str) -> View:
+        """List, and set the clock by an object of ours when it is shown."""
         ticks = self.place.ticker.now()
         view = self.place.look()
-        stored = mine(view)
-        if stored is not None:
-            self.place.clock.note(stored.modified_at, ticks)
+        if mine in view.objects:
+            self.place.clock.note(view.objects[mine].modified_at, ticks)
         return view
 
-    def _shown(self, mine: _Find) -> View:
-        """List until our own object is shown, and once more after as long again when that took a while.
+    def _shown(self, mine: str) -> View:
+        """List until an object of ours is shown; when that took a while, once more after twice as long again.
 
-        So a vault whose listing lags is safe as long as nobody's object takes more than twice as long as ours did.
-        Raises `VaultError`.
+        So a vault whose listing lags is safe as long as no object takes more than three times as long as another one.
+        Raises `Contested`, `VaultError`.
         """
         ticker = self.place.ticker
         began, pause = ticker.now(), _SETTLE
         ticker.sleep(pause)
         view = self._noted(mine)
-        lagged = mine(view) is None
-        while mine(view) is None:
+        lagged = mine not in view.objects
+        while mine not in view.objects:
+            if self.place.get(mine) is None:  # somebody whose clock was set took it for an old one
+                raise Contested(UNKNOWN)
             if ticker.now() - began > _SHOWN_WITHIN:
                 raise VaultError(
                     f"the vault {self.place.vault.name} does not show what was just written to it",
@@ -145,7 +149,8 @@ class Claim:
             raise Contested(record)
 
     def _alone(self, view: View) -> None:
-        if not self.place.alone(view, self.record.token) or self._in_slots(view, self.place.clock.now()) is not None:
+        """Raise `LeaseLost` when a listing shows that somebody else has, or had, the lease."""
+        if not self.place.alone(view, self._seen, self.record.token):
             raise self.place.lost()
 
     def _remember(self, view: View) -> None:
@@ -162,7 +167,7 @@ class Claim:
         token = self.record.token
         if not self.place.remove([self.place.claim(token), *self._beats()]):
             with suppress(VaultError):
-                self.place.put_surely(self.place.done(token), replace(self.record, state="released"))
+                self.place.put_surely(self.place.gone(token), replace(self.record, state="released"))
 
 
 def _last(beats: dict[int, StoredObject]) -> StoredObject:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -26,6 +25,7 @@ _KEPT = 12
 _OBJECT = re.compile(
     r"slots/(?P<slot>\d{12})\.json|claims/(?P<claim>[0-9a-f]{16})\.json"
     r"|held/(?P<held>[0-9a-f]{16})-(?P<beat>\d{6})\.json|done/(?P<done>[0-9a-f]{16})\.json"
+    r"|gone/(?P<gone>[0-9a-f]{16})\.json"
 )
 
 
@@ -45,16 +45,30 @@ class Contested(Busy):
 class View:
     """What a listing shows of one lease."""
 
+    objects: dict[str, StoredObject] = field(default_factory=dict)
+    """All of it, by key."""
     slots: dict[int, StoredObject] = field(default_factory=dict)
     claims: dict[str, StoredObject] = field(default_factory=dict)
     held: dict[str, dict[int, StoredObject]] = field(default_factory=dict)
     """By token: the beats, each of which renewed it."""
     done: dict[str, StoredObject] = field(default_factory=dict)
+    """Who held it and let go of it."""
+    gone: dict[str, StoredObject] = field(default_factory=dict)
+    """Who never held it after all, where nothing may be removed."""
 
     @property
     def top(self) -> int:
         """The number of the last slot; 0 without one."""
         return max(self.slots, default=0)
+
+    @property
+    def holders(self) -> set[str]:
+        """Tokens of those who hold the lease without slots, or held it."""
+        return (set(self.held) | set(self.done)) - set(self.gone)
+
+    def is_over(self, token: str) -> bool:
+        """Whether its run has said that it is through with a token."""
+        return token in self.done or token in self.gone
 
 
 class Place:
@@ -84,8 +98,12 @@ class Place:
         return f"{self.prefix}held/{token}-{beat:06}.json"
 
     def done(self, token: str) -> str:
-        """The key that says that a token is over."""
+        """The key that says that a run held the lease and let go of it."""
         return f"{self.prefix}done/{token}.json"
+
+    def gone(self, token: str) -> str:
+        """The key that says that a run never held the lease, whatever it wrote."""
+        return f"{self.prefix}gone/{token}.json"
 
     def look(self) -> View:
         """List. Raises `VaultError`."""
@@ -94,14 +112,17 @@ class Place:
             match = _OBJECT.fullmatch(stored.key.removeprefix(self.prefix))
             if match is None:
                 continue
+            view.objects[stored.key] = stored
             if match["slot"]:
                 view.slots[int(match["slot"])] = stored
             elif match["claim"]:
                 view.claims[match["claim"]] = stored
             elif match["held"]:
                 view.held.setdefault(match["held"], {})[int(match["beat"])] = stored
-            else:
+            elif match["done"]:
                 view.done[match["done"]] = stored
+            else:
+                view.gone[match["gone"]] = stored
         return view
 
     def get(self, key: str) -> Record | None:
@@ -148,7 +169,7 @@ class Place:
     def holders(self, view: View, now: datetime | None, mine: str) -> Iterator[Record]:
         """Those others who hold the lease without slots. Raises `Contested` when one vanishes while it is looked at."""
         for token, beats in view.held.items():
-            if token == mine or token in view.done:
+            if token == mine or view.is_over(token):
                 continue
             last = max(beats)
             record = self.get(beats[last].key)
@@ -163,12 +184,16 @@ class Place:
             if record is not None:
                 yield record
 
-    def alone(self, view: View, mine: str) -> bool:
-        """Whether nobody else holds the lease without slots; one that is just giving way may take a moment."""
+    def alone(self, view: View, seen: View, mine: str) -> bool:
+        """Whether nobody else has held the lease since a run took it, and saw this then.
+
+        It does not matter whether they still do. One that is just giving way may take a moment.
+        """
         for _ in range(_LOOKS):
-            with suppress(Contested):
-                if next(self.holders(view, self.clock.now(), mine), None) is None:
-                    return True
+            if view.top > seen.top:
+                return False
+            if not view.holders - seen.holders - {mine}:
+                return True
             self.ticker.sleep(_PAUSE)
             view = self.look()
         return False
@@ -191,7 +216,7 @@ class Place:
         """Remove what has been over for long; of the slots only those far below the holder's."""
         last = below - _SLOTS_KEPT
         old = [stored.key for number, stored in view.slots.items() if number < last and _is_old(stored, now, ttl)]
-        for some in (view.claims, view.done):
+        for some in (view.claims, view.done, view.gone):
             old += [stored.key for token, stored in some.items() if token != mine and _is_old(stored, now, ttl)]
         for token, beats in view.held.items():
             if token != mine and all(_is_old(stored, now, ttl) for stored in beats.values()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from backends.errors import AlreadyExists, VaultError
 from backends.vault.lease_place import Busy, Contested, Place, View
@@ -22,11 +23,16 @@ class Slots:
         self.place = place
         self.record = record
         self.number = 0
+        self._seen = View()
+        """What was there when we took it."""
         self.previous: tuple[str, ...] = ()
 
     def take(self) -> None:
         """Take the lease. Raises `Busy`, `Contested`, `VaultError`; then nothing is held."""
-        self.number = self._climb(self.place.look())
+        view = self.place.look()
+        if view.holders - set(view.done):
+            self._give_way(*self._probe())
+        self.number = self._climb(view)
         try:
             self._settle()
         except (Busy, VaultError):
@@ -56,7 +62,7 @@ class Slots:
         while True:
             last = self._read(number)
             if last is not None and not self.place.is_free(last, None, None):
-                top = self._probe(number, last)
+                top = self._overtakes(number, last)
                 if top > number:
                     number = top
                     continue
@@ -75,24 +81,34 @@ class Slots:
             raise Contested(UNKNOWN)
         return found
 
-    def _probe(self, number: int, last: Record) -> int:
-        """Look what time it is at the vault, and whether a slot has expired; returns the number to go on from.
+    def _overtakes(self, number: int, last: Record) -> int:
+        """Look whether a slot that somebody holds has expired; returns the number to go on from.
 
         Raises:
             Busy: it has not.
         """
+        view, now = self._probe()
+        if view.top > number:
+            return view.top
+        if not self.place.is_free(last, view.slots.get(number), now):
+            raise Busy(last)
+        return number
+
+    def _probe(self) -> tuple[View, datetime | None]:
+        """List, and tell what time it is at the vault; None where it does not show what was just written."""
         key = self.place.claim(self.record.token)
         try:
             self.place.put_surely(key, self.record)
             view = self.place.look()
         finally:
             self.place.remove([key])
-        if view.top > number:
-            return view.top
         probe = view.claims.get(self.record.token)
-        if not self.place.is_free(last, view.slots.get(number), probe.modified_at if probe else None):
-            raise Busy(last)
-        return number
+        return view, probe.modified_at if probe else None
+
+    def _give_way(self, view: View, now: datetime | None) -> None:
+        """Raise `Busy` when somebody holds the lease without slots."""
+        for other in self.place.holders(view, now, self.record.token):
+            raise Busy(other)
 
     def _write(self, number: int) -> bool:
         """Write a slot; False when somebody else has. Raises `VaultError`."""
@@ -141,13 +157,13 @@ class Slots:
         view = self._noted()
         if view.top > self.number:
             raise Contested(UNKNOWN)
-        for other in self.place.holders(view, self.place.clock.now(), self.record.token):
-            raise Busy(other)
+        self._give_way(view, self.place.clock.now())
+        self._seen = view
         self.place.sweep(view, self.place.clock.now(), self.record.token, self.number, self.record.ttl)
 
     def _alone(self, view: View) -> None:
-        """Raise `LeaseLost` when a listing shows that somebody else has the lease."""
-        if view.top > self.number or not self.place.alone(view, self.record.token):
+        """Raise `LeaseLost` when a listing shows that somebody else has, or had, the lease."""
+        if view.top > self.number or not self.place.alone(replace(view, slots={}), self._seen, self.record.token):
             raise self.place.lost()
 
     def _give_back(self) -> None:

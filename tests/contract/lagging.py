@@ -34,7 +34,7 @@ class LaggingVault(PassingVault):
         _history: dict[str, list[_Change]] | None = None,
     ) -> None:
         super().__init__(inner)
-        self._lag = lag if callable(lag) else lambda _key: lag
+        self.lag: Callable[[str], float] = lag if callable(lag) else lambda _key: lag
         self._prefix, self._now = prefix, now
         self._history: dict[str, list[_Change]] = {} if _history is None else _history
 
@@ -63,7 +63,7 @@ class LaggingVault(PassingVault):
         for key, changes in list(self._history.items()):
             if not key.startswith(prefix) or not key.startswith(self._prefix):
                 continue
-            until = self._now() - self._lag(key)
+            until = self._now() - self.lag(key)
             past = [change for change in changes if change.at <= until]
             shown.pop(key, None)
             if past and past[-1].stored is not None:
