@@ -65,6 +65,8 @@ class _Account:
     made: int = 0
     bytes: int = 0
     removed: int = 0
+    unmade: int = 0
+    """Snapshots that could not be encrypted anew."""
     left: list[str] = field(default_factory=list)
     packs: dict[str, list[str]] = field(default_factory=dict)
     """Shared objects that removed snapshots named, by vault."""
@@ -234,6 +236,7 @@ def _make(family: Family, tools: Tools, account: _Account, damaged: Mapping[str,
         ]
         return
     account.left.append(said)
+    account.unmade += 1
 
 
 def _replace(family: Family, tools: Tools, account: _Account) -> None:
@@ -276,7 +279,7 @@ def _damaged(catalog: Catalog, host: str, asset: Asset) -> dict[str, tuple[str, 
 
 
 def _judged(work: _Work, asset: Asset, account: _Account) -> JobResult:
-    failed = bool(account.left) and not account.made and not account.removed
+    failed = bool(account.unmade) and not account.made and not account.removed
     words = f"{account.made} snapshot{'' if account.made == 1 else 's'} encrypted anew"
     return JobResult(
         host=work.host,

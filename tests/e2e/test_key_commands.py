@@ -124,6 +124,8 @@ def test_a_new_key_is_shown_once_with_its_code_and_read_back(home: Path) -> None
 
     terminal = Terminal(home, "key", "check", "--recovery")
     terminal.until("not shown): ")
+    terminal.type(identity[:-1])
+    assert "is no identity" in terminal.until("not shown): ")
     terminal.type(" ".join(re.findall(".{1,4}", identity.lower())))
     assert terminal.ended() == 0, terminal.text
     assert identity[20:] not in terminal.text.upper().replace(" ", "")
@@ -233,3 +235,16 @@ def test_trusting_a_colleagues_machine(home: Path, capsys: pytest.CaptureFixture
     assert document(capsys, "check")["signer"] == "colleague"
     for wrong in ([], ["only"], ["a", public, "--list"]):
         assert run(["key", "trust", *wrong]) == 2
+
+
+def test_a_machine_that_only_backs_up_gets_a_signing_key(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = document(capsys, "new", "--signing-only")
+    config = load(home / "config.toml")
+    assert config.signers == {made["name"]: made["public"]}
+    assert config.encryption.identity is None
+    assert {path.name for path in home.iterdir()} == {"config.toml", "signing.pem"}
+    assert run(["key", "new", "--signing-only"]) == 2
+    assert run(["key", "rotate"]) == 2
+    assert "no keys yet" in capsys.readouterr().err
+    made = document(capsys, "new", "--recovery-to", str(home / "stick"))
+    assert made["signing_key"] == str(home / "signing.pem"), "the one that is there"

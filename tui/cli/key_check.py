@@ -41,11 +41,11 @@ def check(paths: Paths, recovery: bool, confirm_custody: bool, source: str | Non
         return _confirm(paths, config, source, as_json=as_json)
     known = None
     if recovery:
+        require_change("confirming custody")
         known = [Known(parsed(read_recovery(source, config.encryption.recovery)), "the recovery identity")]
     report = check_keys(config, paths, ask, known=known)
     opened = any(vault.state == "opened" for vault in report.vaults)
     if recovery and opened and report.opened:
-        require_change("confirming custody")
         confirm_custody_now(paths, config)
         config = load(paths.config_file)
     custody = custody_of(config.encryption, utc_now())

@@ -28,6 +28,7 @@ PAGE = click.option("--recovery-page", type=FILE, metavar="FILE.svg", help="Writ
 GIVEN = click.option("--recovery-recipient", metavar="AGE1...", help="Use a recovery recipient you already have.")
 ASCII = click.option("--ascii", "ascii_only", is_flag=True, help="Draw the QR code without block characters.")
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON on standard output and nothing else.")
+NOT_SIGNED_YET = "Snapshots made so far are not signed: until there are newer ones, restoring asks for a typed word."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Ways:
 @TO_FILE
 @PAGE
 @GIVEN
+@click.option("--signing-only", is_flag=True, help="Only a signing key: for a machine that backs up and reads nothing.")
 @ASCII
 @JSON
 @click.pass_obj
@@ -78,6 +80,7 @@ def new(
     recovery_to: Path | None,
     recovery_page: Path | None,
     recovery_recipient: str | None,
+    signing_only: bool,
     ascii_only: bool,
     as_json: bool,
 ) -> None:
@@ -91,6 +94,9 @@ def new(
 
     require_change("a new key")
     config = load(paths.config_file)
+    if signing_only:
+        _new_signing_key(paths, config, as_json=as_json)
+        return
     if config.encryption.identity or config.encryption.identity_command:
         raise ConfigurationError(
             f"there is an identity already: {config.encryption.identity or 'identity_command'}",
@@ -113,6 +119,26 @@ def new(
         encryption = {"recipients": every, "identity": str(place), **recovery_values(handed, now), **signing}
         save(paths, encryption, signers, files)
     said(paths, recipient, handed, ways, as_json=as_json)
+
+
+def _new_signing_key(paths: Paths, config: Config, *, as_json: bool) -> None:
+    from backends.operations.keys_rotate import NewFiles, machine_name, save, signing_values
+
+    if config.encryption.signing_key is not None:
+        raise ConfigurationError(
+            f"there is a signing key already: {config.encryption.signing_key}",
+            "`mastovault key rotate --compromised` makes a new one, too.",
+        )
+    with NewFiles() as files:
+        encryption, signers, public = signing_values(config, paths, files, anew=False, now=utc_now())
+        save(paths, encryption, signers, files)
+    if as_json:
+        click.echo(json.dumps({"signing_key": encryption["signing_key"], "public": public, "name": machine_name()}))
+        return
+    click.echo(f"signs with {encryption['signing_key']}")
+    click.echo(f"Elsewhere: mastovault key trust {machine_name()} {public}")
+    if not config.signers:
+        click.echo(NOT_SIGNED_YET)
 
 
 def write_recovery(files: Any, ways: Ways, handed: HandedOver, config: Config, public: str, now: datetime) -> None:

@@ -16,9 +16,11 @@ from backends.model import Secret
 
 _CHECK_LETTERS = 6
 _TRIES = 3
-# Another screen of the terminal (xterm's 1049), which keeps nothing in its history; the plain console clears instead.
+# Another screen of the terminal (xterm's 1049), which keeps nothing in its history.
 _ENTER = "\x1b[?1049h\x1b[2J\x1b[H"
-_LEAVE = "\x1b[2J\x1b[3J\x1b[H\x1b[?1049l"
+_LEAVE = "\x1b[2J\x1b[H\x1b[?1049l"
+_FORGET = "\x1b[3J"
+"""The Linux console has no other screen: its history is erased instead (console_codes(4))."""
 # Black on white whatever the terminal's own colours are, or a scanner sees a negative.
 _INK = "\x1b[30;107m\x1b[38;5;16;48;5;231m"
 _DARK = "\x1b[40m\x1b[48;5;16m"
@@ -87,7 +89,7 @@ def _show(identity: Secret, *, ascii_only: bool) -> None:
         click.prompt("Press Enter when you have a copy on paper", err=True, default="", show_default=False)
     finally:
         if not plain:
-            sys.stderr.write(_LEAVE)
+            sys.stderr.write(_LEAVE + (_FORGET if os.environ.get("TERM") == "linux" else ""))
             sys.stderr.flush()
 
 
@@ -178,9 +180,10 @@ def read_recovery(source: str | None, wanted: str | None) -> Secret:
 
     if not wanted:
         raise ConfigurationError("there is no recovery recipient", "`mastovault key rotate --recovery` makes one.")
-    identity = _read(source)
+    wanted = wanted.strip().lower()
+    identity = _read(source, wanted)
     found = recipient_of(identity)
-    if found != wanted.strip().lower():
+    if found != wanted:
         raise KeyUnavailable(
             f"this is another identity: it belongs to {found}, and the recovery recipient is {wanted}",
             "Look for the right sheet; if it is lost, `mastovault key rotate --recovery` makes a new one.",
@@ -188,23 +191,37 @@ def read_recovery(source: str | None, wanted: str | None) -> Secret:
     return identity
 
 
-def _read(source: str | None) -> Secret:
+def _read(source: str | None, wanted: str) -> Secret:
     from backends.archive.keys_paper import typed_identity
 
     if source is None:
-        if not sys.stdin.isatty():
-            raise KeyUnavailable(
-                "the recovery identity must be typed, and there is no terminal",
-                "Add --from FILE, or --from - for standard input.",
-            )
-        return typed_identity(getpass.getpass("The recovery identity, from its copy (not shown): "))
+        return _typed()
     if source == "-":
         return typed_identity(sys.stdin.read(1 << 20))
-    return _from_file(Path(source).expanduser())
+    return _from_file(Path(source).expanduser(), wanted)
 
 
-def _from_file(path: Path) -> Secret:
-    """An identity file, with passphrase or not, or a recovery page."""
+def _typed() -> Secret:
+    """What is typed, unseen; a slip may be corrected twice. Raises `KeyUnavailable`."""
+    from backends.archive.keys_paper import typed_identity
+
+    if not sys.stdin.isatty():
+        raise KeyUnavailable(
+            "the recovery identity must be typed, and there is no terminal",
+            "Add --from FILE, or --from - for standard input.",
+        )
+    for left in range(_TRIES - 1, -1, -1):
+        try:
+            return typed_identity(getpass.getpass("The recovery identity, from its copy (not shown): "))
+        except KeyUnavailable as error:
+            if not left:
+                raise
+            click.echo(f"{error.sentence}. {error.next_step}", err=True)
+    raise AssertionError("unreachable")
+
+
+def _from_file(path: Path, wanted: str) -> Secret:
+    """An identity file, with passphrase or not, or a recovery page; of several identities the one that is wanted."""
     from backends.archive.keys import load_identities
     from backends.archive.keys_paper import typed_identity
     from tui.cli.ask import ask
@@ -219,5 +236,6 @@ def _from_file(path: Path) -> Secret:
     if data.lstrip().startswith((b"<?xml", b"<svg")):
         return typed_identity(data.decode("utf-8", "replace"))
     if data.startswith(b"age-encryption.org") or b"\nAGE-SECRET-KEY-" in b"\n" + data:
-        return Secret(str(load_identities(path, ask, private=False)[0]))
+        found = load_identities(path, ask, private=False)
+        return Secret(str(next((each for each in found if str(each.to_public()) == wanted), found[0])))
     return typed_identity(data.decode("utf-8", "replace"))

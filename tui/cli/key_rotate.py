@@ -20,6 +20,7 @@ from tui.cli.key_make import (
     FILE,
     GIVEN,
     JSON,
+    NOT_SIGNED_YET,
     PAGE,
     TO_FILE,
     Ways,
@@ -70,6 +71,8 @@ def rotate(
 
     require_change("a new key")
     config = load(paths.config_file)
+    if not config.encryption.recipients:
+        raise ConfigurationError("there are no keys yet", "`mastovault key new` makes them.")
     ways = Ways(recovery_to, recovery_page, recovery_recipient)
     ways.require_free()
     recovery = recovery or ways.any
@@ -104,6 +107,8 @@ def rotate(
         }
         save(paths, encryption, signers, files)
     said(paths, recipient, handed, ways, as_json=as_json and not rewrap, to_stderr=as_json)
+    if not config.signers and not as_json:
+        click.echo(NOT_SIGNED_YET)
     _advise(paths, notes, compromised=compromised, rewrap=rewrap, quiet=as_json)
     return _rewrap(paths, (), as_json=as_json) if rewrap else 0
 
