@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ _PAUSES = (0.1, 1.0)
 """Seconds before the second and the third attempt of what was cut; each up to twice as long."""
 _QUICK = 5.0
 """Seconds; a connection that failed sooner is worth a second attempt: sshd turns some away when many come at once."""
-_LOOPBACK = ("127.", "::1", "localhost")
+_LOOPBACK = re.compile(r"127\.[0-9.]+|::1|localhost(\.localdomain)?", re.IGNORECASE)
 
 
 class VaultGone(VaultError):
@@ -73,7 +74,7 @@ def ssh_settings(config: SftpVault) -> HostConfig:
 
 def is_loopback(host: str) -> bool:
     """Whether an address is this machine's own, as far as its text tells."""
-    return host.lower().startswith(_LOOPBACK)
+    return bool(_LOOPBACK.fullmatch(host))
 
 
 class SftpLink:

@@ -107,9 +107,9 @@ class Session:
         Raises:
             Lost: the session is over.
         """
-        reply = Reply()
-        if not self._sending.acquire(timeout=self._patience):
-            raise self.end(Lost(f"it took nothing for {self._patience:g} seconds", silent=True))
+        reply, begun = Reply(), time.monotonic()
+        while not self._sending.acquire(timeout=self._patience):
+            self._go_on_waiting(begun, "took nothing")
         try:
             with self._lock:
                 if self._over is not None:
@@ -194,23 +194,30 @@ class Session:
 
     def _push(self, head: bytes, data: bytes | memoryview) -> None:
         """Send all of a request; what is sent in part ends the session."""
+        begun = time.monotonic()
         try:
             for piece in _pieces(head, memoryview(data), self._channel.out_max_packet_size - _OVERHEAD):
                 while piece:
-                    sent = self._channel.send(piece)
+                    try:
+                        sent = self._channel.send(piece)
+                    except TimeoutError:
+                        self._go_on_waiting(begun, "took nothing")
+                        continue
                     if not sent:
                         raise EOFError
                     piece = piece[sent:]
-        except TimeoutError:
-            raise self.end(Lost(f"it took nothing for {self._patience:g} seconds", silent=True)) from None
         except (EOFError, OSError, SSHException):
             raise self.end(Lost("it closed the connection")) from None
 
     def _await(self, reply: Reply) -> None:
         begun = time.monotonic()
         while not reply.wait(self._patience):
-            if not self._slow or time.monotonic() - begun > _SLOW:
-                raise self.end(Lost(f"it did not answer for {self._patience:g} seconds", silent=True))
+            self._go_on_waiting(begun, "did not answer")
+
+    def _go_on_waiting(self, begun: float, what: str) -> None:
+        """A server that syncs a large file may be silent; any other has had its time. Raises `Lost`."""
+        if not self._slow or time.monotonic() - begun > _SLOW:
+            raise self.end(Lost(f"it {what} for {self._patience:g} seconds", silent=True))
 
     def _receive(self) -> None:
         """The session's thread: every packet to whoever waits for it."""
