@@ -197,6 +197,15 @@ class Catalog:
             for row in rows
         ]
 
+    def attempts_beyond(self, source: str, target: str, host: str, asset: Asset) -> list[str]:
+        """Keys of the records of attempts that one vault holds and another does not, newest first."""
+        query = (
+            "SELECT key FROM attempts WHERE vault = ? AND host = ? AND asset = ?"
+            " AND key NOT IN (SELECT key FROM attempts WHERE vault = ?) ORDER BY at DESC"
+        )
+        with self._store.reading() as cache:
+            return [key for (key,) in cache.execute(query, (source, host, asset.value, target))]
+
     def manifest(self, snapshot_id: str) -> Manifest:
         """The whole manifest of a snapshot, the most trusted one of its vaults. Raises `NotFound`."""
         from backends.archive.reader import parse_sealed

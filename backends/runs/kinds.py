@@ -140,6 +140,24 @@ def _rewrap(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_res
     rewrap_host(load(paths.config_file), paths, request.host, jobs, request.id, on_result)
 
 
+def _sync(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_result: OnResult) -> None:
+    from backends.config.load import load
+    from backends.operations.sync import sync_host
+
+    source = request.options.get("source")
+    sync_host(
+        load(paths.config_file),
+        paths,
+        request.host,
+        jobs,
+        request.id,
+        on_result,
+        source=str(source) if source else None,
+        target=str(request.options.get("target") or ""),
+        everything=request.options.get("all") is True,
+    )
+
+
 def snapshots(request: Request) -> dict[Asset, str]:
     """The snapshots that a request names. Raises `ConfigurationError` when it names none as it should."""
     found: Any = request.options.get("snapshots")
@@ -173,6 +191,7 @@ KINDS: Mapping[str, Kind] = {
     "verify": Kind(_verify),
     "drill": Kind(_drill),
     "rewrap": Kind(_rewrap),
+    "sync": Kind(_sync),
 }
 
 
