@@ -24,9 +24,11 @@ def _blocks(*kinds: str) -> list[str]:
 
 
 def _carry_vault(world: World, to: Debian) -> None:
-    """The vault and the identity, as the page says where they are."""
+    """The vault, the identity and whom to trust, as the page says where they are."""
     home = world.operator.home
-    packed = subprocess.run(("tar", "-C", str(home), "-c", "vault", "identity.age"), capture_output=True, check=True)
+    packed = subprocess.run(
+        ("tar", "-C", str(home), "-c", "vault", "identity.age", "signers.txt"), capture_output=True, check=True
+    )
     to.run("tar -C /root -x --no-same-owner", stdin=packed.stdout)
 
 
@@ -43,6 +45,8 @@ def test_by_hand_onto_a_new_machine(world: World, tmp_path: Path) -> None:
         said = _type(host, _blocks("", "code"))
         assert "DAMAGED" not in said
         assert "DIFFERS" not in said
+        assert said.count("Signature Verified Successfully") == 4
+        assert "NOT SIGNED" not in said
         restored = Mastodon(host, world.mastodon.values, world.mastodon.population)
         assert restored.healthy()
         assert restored.counts() == world.good.counts
@@ -73,11 +77,19 @@ def test_by_hand_where_the_damage_is(world: World) -> None:
     assert mastodon.databases() == ["mastodon_before", "mastodon_production", "postgres"]
 
 
-def test_a_damaged_copy_is_noticed(world: World, tmp_path: Path) -> None:
+def test_a_damaged_or_forged_copy_is_noticed(world: World, tmp_path: Path) -> None:
     with Debian(tmp_path / "new", "new") as host:
         _carry_vault(world, host)
         host.run("printf x >>$(ls /root/vault/hosts/social/redis/2*/*.age)")
-        assert "DAMAGED" in _type(host, _blocks("")[:2])
+        said = _type(host, _blocks("")[:3])
+        assert said.count("DAMAGED") == 1
+        assert "NOT SIGNED" not in said, "the manifest is as it was"
+        # and changed or signed by somebody who may write to the vault
+        host.run('sed -i \'s/"in_part": false/"in_part": true /\' /root/vault/hosts/social/redis/2*/manifest.json')
+        said = _type(host, _blocks("")[:3])
+        assert said.count("NOT SIGNED BY THEM: /root/vault/hosts/social/redis/") == said.count("NOT SIGNED") == 1
+        host.run("echo AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= >/root/signers.txt")
+        assert _type(host, _blocks("")[:3]).count("NOT SIGNED") == 4
 
 
 def test_with_the_tool(world: World) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.archive.keys import new_identity, write_identity
+from backends.archive.signing import new_signing_key
 
 _TIMEOUT = 150
 
@@ -26,8 +27,11 @@ class Operator:
         self.home.mkdir(exist_ok=True)
         identity, recipient = new_identity()
         write_identity(self.home / "identity.age", identity, None)
+        public = new_signing_key(self.home / "signing.pem")
+        (self.home / "signers.txt").write_text(f"{public}\n")
         self.config.write_text(
-            f'[encryption]\nrecipients = ["{recipient}"]\nidentity = "{self.home}/identity.age"\n\n'
+            f'[encryption]\nrecipients = ["{recipient}"]\nidentity = "{self.home}/identity.age"\n'
+            f'signing_key = "{self.home}/signing.pem"\n\n[signers]\noperator = "{public}"\n\n'
             f'[vaults.local]\ntype = "directory"\npath = "{self.home}/vault"\n'
         )
 
