@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EVERYWHERE = frozenset({"fleet", "asset", "jobs", "log", "hosts", "storage", "settings"})
+EVERYWHERE = frozenset({"fleet", "asset", "jobs", "log", "hosts", "storage", "vault", "sync", "prune", "settings"})
 """The places from which every area can be reached."""
 WIZARD = frozenset({"wizard"})
-ALWAYS = EVERYWHERE | WIZARD
+VAULT_WIZARD = frozenset({"vault_wizard"})
+ALWAYS = EVERYWHERE | WIZARD | VAULT_WIZARD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

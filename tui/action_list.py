@@ -196,7 +196,7 @@ ACTIONS: tuple[Action, ...] = (
         shown="y",
         label="Copy",
         help="copy name or text",
-        footer=_in("asset", "log"),
+        footer=_in("asset", "log", "vault"),
         places=ALWAYS,
     ),
     Action(
@@ -205,7 +205,7 @@ ACTIONS: tuple[Action, ...] = (
         shown="R F5",
         label="Refresh",
         help="ask hosts, vaults now",
-        footer=_in("hosts", "storage"),
+        footer=_in("hosts", "storage", "vault"),
     ),
     Action(id="area_fleet", keys="1", shown="1", label="Fleet", help="fleet, worst first"),
     Action(id="area_jobs", keys="2", shown="2", label="Jobs", help="jobs and their logs"),
@@ -240,7 +240,7 @@ ACTIONS: tuple[Action, ...] = (
         shown="esc",
         label="Back",
         help="close, clear, go back",
-        footer=_in("asset", "log", "jobs", "hosts", "storage", "settings"),
+        footer=_in("asset", "log", "jobs", "hosts", "storage", "vault", "sync", "prune", "settings"),
         palette=False,
     ),
     Action(

@@ -8,11 +8,12 @@ from textual.binding import Binding, BindingType
 
 from tui.action import Action
 from tui.action_list import ACTIONS as _AREAS
+from tui.action_storage import ACTIONS as _STORAGE
 from tui.wizard.keys import ACTIONS as _WIZARD
 
 __all__ = ["ACTIONS", "MOVES", "Action", "action", "bindings", "footer", "of", "offered", "refused"]
 
-ACTIONS: tuple[Action, ...] = (*_WIZARD, *_AREAS)
+ACTIONS: tuple[Action, ...] = (*_WIZARD, *_STORAGE, *_AREAS)
 
 _BY_ID = {action.id: action for action in ACTIONS}
 

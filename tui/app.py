@@ -19,7 +19,7 @@ from backends.config.paths import Paths
 from backends.errors import MastovaultError
 from backends.model import utc_now
 from backends.runs.view import RunView
-from tui import after, jobs
+from tui import after, jobs, vault_words
 from tui.backing_up import BackingUp
 from tui.deeds import Deeds
 from tui.faults import FaultLog, Guarded
@@ -36,11 +36,10 @@ from tui.screens.settings import SettingsScreen
 from tui.screens.storage import StorageScreen
 from tui.screens.why import FaultDialog
 from tui.source import EngineSource, Seen, Source
+from tui.storing import Storing
 from tui.theme import ANSI, THEMES, PlainSigns, few_colours
-from tui.widgets import say
 from tui.widgets.text import safe
 
-_LOW_SPACE = 1 << 30
 _FONT_FACES = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 
 
@@ -52,7 +51,7 @@ class Arrived(Message):
         self.news = news
 
 
-class MastovaultApp(Deeds, BackingUp, Restoring, Guarded, App[str]):
+class MastovaultApp(Deeds, BackingUp, Restoring, Storing, Guarded, App[str]):
     """The terminal app on the engine of this machine, or on a `source` that a test gives."""
 
     TITLE = "Mastovault"
@@ -103,6 +102,9 @@ class MastovaultApp(Deeds, BackingUp, Restoring, Guarded, App[str]):
         self.asking: Asking | None = None
         self.paused = False
         self.trouble = ""
+        self.vault_details = {}
+        self.checked = {}
+        self.reading_vaults = set()
         self.faults = FaultLog(paths.state_dir / "app-error.log")
         self.stays_up = True
         self._asked: set[tuple[str, str]] = set()
@@ -153,20 +155,11 @@ class MastovaultApp(Deeds, BackingUp, Restoring, Guarded, App[str]):
             return f"▲ {self.trouble}"
         if self.seen is None:
             return ""
-        waits = after.banner(self.seen.restores)
-        if waits:
-            return f"▲ {waits}"
-        if self.seen.problem:
-            return f"▲ configuration not read again: {self.seen.problem}"
-        bad = [vault for vault in self.seen.fleet.vaults if vault.error]
-        if bad:
-            more = f" (and {len(bad) - 1} more, 4 shows them)" if len(bad) > 1 else ""
-            return f"▲ vault {bad[0].name}: {bad[0].error}{more}"
-        warned = next((vault for vault in self.seen.fleet.vaults if vault.warning), None)
-        if warned is not None:
-            return f"▲ vault {warned.name}: {warned.warning}"
-        low = [one for one in self.seen.fleet.vaults if one.free_bytes is not None and one.free_bytes < _LOW_SPACE]
-        return f"▲ vault {low[0].name} has only {say.size(low[0].free_bytes)} left" if low else ""
+        text = after.banner(self.seen.restores)
+        if not text and self.seen.problem:
+            text = f"configuration not read again: {self.seen.problem}"
+        text = text or vault_words.banner(self.seen.storage, self.seen.config)
+        return f"▲ {text}" if text else ""
 
     @property
     def area(self) -> AreaScreen | None:
@@ -194,6 +187,8 @@ class MastovaultApp(Deeds, BackingUp, Restoring, Guarded, App[str]):
 
     def _take_fleet(self, news: FleetNews) -> None:
         grown = self.seen is None or self.seen.fleet.assets != news.seen.fleet.assets
+        if self.seen is None or self.seen.storage != news.seen.storage:
+            self.vault_details.clear()
         self.seen, self.asking, self.trouble = news.seen, news.asking, ""
         if not grown:
             return

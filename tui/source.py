@@ -16,10 +16,13 @@ from backends.errors import ConfigurationError, MastovaultError
 from backends.model import Asset, Attempt, Secret, SnapshotInfo, utc_now
 from backends.operations.fleet import Fleet
 from backends.runs.view import LogLine, RunView
+from tui.vault_source import EngineVaults, VaultSource
 
 if TYPE_CHECKING:
+    from backends.catalog import Catalog
     from backends.operations.choose import RestorePoint
     from backends.operations.restores import RestoreRecord
+    from backends.operations.storage import StorageRow
     from backends.restore.plan import RestorePlan
 
 Asks = Callable[[str], Secret | None]
@@ -30,13 +33,14 @@ Asks = Callable[[str], Secret | None]
 class Seen:
     """The fleet with the configuration it was made from; `problem` is why the newest configuration is not used.
 
-    `restores` are those this machine knows of, newest first.
+    `restores` are those this machine knows of, newest first; `storage` is every configured vault.
     """
 
     config: Config
     fleet: Fleet
     problem: str = ""
     restores: tuple[RestoreRecord, ...] = ()
+    storage: tuple[StorageRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +72,7 @@ class Wish:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Source(Protocol):
+class Source(VaultSource, Protocol):
     """What the app needs of the engine."""
 
     def fleet(self) -> Seen:
@@ -120,15 +124,14 @@ class Source(Protocol):
         ...
 
 
-class EngineSource:
+class EngineSource(EngineVaults):
     """The real engine, on the paths of this machine."""
 
     def __init__(self, paths: Paths) -> None:
         from backends.catalog import Catalog
         from backends.runs.watch import RunsWatcher
 
-        self._paths = paths
-        self._catalog = Catalog(paths.cache_dir)
+        super().__init__(paths, Catalog(paths.cache_dir))
         self._watcher = RunsWatcher(paths.state_dir)
         self._watching = Lock()
         self._config: Config | None = None
@@ -138,6 +141,7 @@ class EngineSource:
         from backends.config.load import load
         from backends.operations.fleet import load_fleet
         from backends.operations.restores import restores
+        from backends.operations.storage import storage
 
         problem = ""
         try:
@@ -146,9 +150,11 @@ class EngineSource:
             config = self._config or Config()
             problem = error.sentence
         self._config = config
+        now = utc_now()
         return Seen(
             config=config,
-            fleet=load_fleet(config, self._catalog, utc_now()),
+            fleet=load_fleet(config, self._catalog, now),
+            storage=storage(config, self._catalog, now),
             problem=problem,
             restores=tuple(restores(self._paths)),
         )
@@ -168,7 +174,7 @@ class EngineSource:
         return History(
             host=host,
             asset=asset,
-            snapshots=tuple(self._catalog.snapshots(host, asset)),
+            snapshots=tuple(self._trusting().snapshots(host, asset)),
             attempts=tuple(self._catalog.attempts(host, asset)),
         )
 
@@ -202,7 +208,11 @@ class EngineSource:
         """Read them from the cache."""
         from backends.operations.choose import points
 
-        return tuple(points(self._catalog, host))
+        return tuple(points(self._trusting(), host))
+
+    def _trusting(self) -> Catalog:
+        """The cache, as the configured signers are trusted."""
+        return self._catalog.trusting((self._config or self._load()).signers)
 
     def plan(self, run: str) -> RestorePlan | None:
         """Read it from the run's folder."""

@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from backends.catalog.usage import VaultUsage
 from backends.config.paths import Paths
-from backends.config.schema import Config
+from backends.config.schema import Config, SftpVault, VaultConfig
+from backends.errors import HostKeyUnknown
 from backends.model import (
     Asset,
     AssetObservation,
@@ -27,10 +29,13 @@ from backends.model import (
 )
 from backends.operations.choose import RestorePoint
 from backends.operations.fleet import Fleet, VaultStatus
+from backends.operations.storage import StorageRow, StorageState
+from backends.operations.vault_check import VaultReport
 from backends.restore.plan import RestorePlan
 from backends.runs.view import LogLine, Question, RunView
 from tui.app import MastovaultApp
 from tui.source import Asks, History, Seen, Started, Wish
+from tui.vaults import Plan, VaultDetail
 
 NOW = datetime(2026, 11, 22, 14, 2, 11, tzinfo=UTC)
 PATHS = Paths(Path("/etc/mastovault/config.toml"), Path("/nonexistent/state"), Path("/nonexistent/cache"))
@@ -200,6 +205,29 @@ def fleet(
     return Fleet(generated_at=NOW, assets=tuple(statuses), hosts=tuple(hosts), vaults=tuple(vaults))
 
 
+def seen(
+    configured: Config | None = None, made: Fleet | None = None, rows: Sequence[StorageRow] | None = None, **extra: Any
+) -> Seen:
+    """A fleet with what the storage screens know of its vaults."""
+    shown = made or fleet()
+    states = {True: StorageState.AWAY, False: StorageState.OK}
+    plain = [
+        StorageRow(
+            name=one.name,
+            kind="s3" if one.where.startswith("s3:") else "directory",
+            where=one.where,
+            state=StorageState.UNASKED if one.read_at is None and not one.error else states[bool(one.error)],
+            said=one.error or one.warning,
+            offsite=one.offsite,
+            status=one,
+            usage=VaultUsage(vault=one.name, bytes=one.bytes),
+            hosts=(),
+        )
+        for one in shown.vaults
+    ]
+    return Seen(config=configured or config(), fleet=shown, storage=tuple(plain if rows is None else rows), **extra)
+
+
 def job(host_name: str, asset: Asset, state: JobState, **extra: Any) -> JobSnapshot:
     """One job's newest snapshot."""
     return JobSnapshot(id=asset.value, host=host_name, asset=asset, state=state, **extra)
@@ -352,7 +380,7 @@ def history(host_name: str, asset: Asset) -> History:
 class GivenSource:
     """A source with fixed values that notes what it is asked to do."""
 
-    seen: Seen = field(default_factory=lambda: Seen(config=config(), fleet=fleet()))
+    seen: Seen = field(default_factory=lambda: seen())
     views: tuple[RunView, ...] = RUNS
     lines: tuple[LogLine, ...] = LOG
     past: Callable[[str, Asset], History] = history
@@ -392,6 +420,24 @@ class GivenSource:
 
     def undo_words(self, restore: str, ask: Asks) -> tuple[str, ...]:
         return ()
+
+    def vault(self, name: str) -> VaultDetail:
+        return VaultDetail(name=name)
+
+    def check_vault(self, name: str, config: VaultConfig) -> VaultReport:
+        raise NotImplementedError
+
+    def accept_vault_key(self, name: str, config: SftpVault, shown: HostKeyUnknown) -> None:
+        raise NotImplementedError
+
+    def add_vault(self, name: str, values: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def plan_sync(self, target: str) -> Plan:
+        return Plan()
+
+    def plan_prune(self, hosts: Sequence[str]) -> Plan:
+        return Plan()
 
     def cancel(self, run: str, job: str | None) -> None:
         self.done.append(("cancel", run, job))

@@ -14,7 +14,6 @@ from tui.faults import FaultLog
 from tui.feed import Trouble
 from tui.screens.fleet import FleetScreen
 from tui.screens.why import FaultDialog
-from tui.source import Seen
 
 
 class Broken(given.GivenSource):
@@ -87,7 +86,7 @@ async def test_what_the_engine_foresaw_is_a_banner_until_it_is_gone() -> None:
         await settled(pilot)
         assert "▲ the cache is damaged" in screen_text(app)
         assert isinstance(app.source, given.GivenSource)
-        app.source.seen = Seen(config=given.config(), fleet=given.fleet(given.STATUSES[1:]))
+        app.source.seen = given.seen(made=given.fleet(given.STATUSES[1:]))
         app.feed.reread()
         while app.trouble:
             await pilot.pause()

@@ -12,7 +12,6 @@ from backends.model import JobState
 from backends.runs.view import RunView
 from tests.ui import given
 from tui.feed import Asking, Feed, FleetNews, News, RunsNews, Trouble
-from tui.source import Seen
 
 WAIT = 10.0
 
@@ -63,7 +62,7 @@ def test_the_same_news_is_brought_once(watched: Watched) -> None:
 def test_a_job_that_ends_has_the_fleet_read_again(watched: Watched, source: given.GivenSource) -> None:
     watched.until(lambda news: isinstance(news, FleetNews))
     job = replace(given.RUNNING.jobs[0], state=JobState.DONE)
-    source.seen = Seen(config=source.seen.config, fleet=given.fleet(given.STATUSES[1:]))
+    source.seen = given.seen(source.seen.config, given.fleet(given.STATUSES[1:]))
     source.views = (replace(given.RUNNING, jobs=(job,)), *given.RUNS[1:])
     watched.feed.hurry()
     news = watched.until(lambda news: isinstance(news, FleetNews))
@@ -77,7 +76,7 @@ def test_hosts_are_asked_at_the_start_and_never_twice_at_once(source: given.Give
     try:
         watched.until(lambda news: isinstance(news, FleetNews) and news.asking == Asking(answered=0, hosts=4))
         hosts = [replace(host, asked_at=given.NOW) for host in given.HOSTS[:3]] + [given.HOSTS[3]]
-        source.seen = Seen(config=source.seen.config, fleet=given.fleet(hosts=hosts))
+        source.seen = given.seen(source.seen.config, given.fleet(hosts=hosts))
         watched.feed.refresh()
         watched.until(lambda news: isinstance(news, FleetNews) and news.asking == Asking(answered=3, hosts=4))
         assert source.done == [("refresh", None)]

@@ -25,7 +25,7 @@ from tests.ui.driving import press, running, screen_text, settled, write
 from tests.ui.test_wizard import IN_PLACE, planned, until
 from tui.app import MastovaultApp
 from tui.feed import Trouble
-from tui.source import History, Seen
+from tui.source import History
 
 HOSTILE = (
     "[/x][@click=app.quit]go[/] [red]r[fe80::1%eth0]\x1b]0;own\x07\x1b[31m\x9b1m\u202eevil\u2066\u200b\r\nnext\x00$E"
@@ -73,7 +73,7 @@ def source() -> given.GivenSource:
                   ended=given.before(minutes=1), results=[done]),
     )  # fmt: skip
     return given.GivenSource(
-        seen=Seen(config=given.config(("social.ex", "fedi.club")), fleet=given.fleet(rows, hosts, vaults), problem=""),
+        seen=given.seen(given.config(("social.ex", "fedi.club")), given.fleet(rows, hosts, vaults)),
         views=runs,
         lines=tuple(LogLine(at=given.NOW, job="database", text=HOSTILE) for _ in range(40)),
         past=past,

@@ -17,20 +17,17 @@ from tests.ui.test_hostile import hostile_restores
 from tests.ui.test_hostile import source as hostile
 from tests.ui.test_wizard import IN_PLACE, until
 from tui.app import MastovaultApp
-from tui.source import Seen
 from tui.wizard.screen import RestoreWizard
 
 Make = Callable[[], MastovaultApp]
 
 
 def _seen(**parts: Any) -> given.GivenSource:
-    return given.GivenSource(seen=Seen(config=given.config(), fleet=given.fleet(**parts)))
+    return given.GivenSource(seen=given.seen(made=given.fleet(**parts)))
 
 
 def _first_run() -> MastovaultApp:
-    return given.app(
-        given.GivenSource(seen=Seen(config=given.config(()), fleet=given.fleet((), (), ())), views=(), lines=())
-    )
+    return given.app(given.GivenSource(seen=given.seen(given.config(()), given.fleet((), (), ())), views=(), lines=()))
 
 
 def _away() -> MastovaultApp:

@@ -76,6 +76,10 @@ class Dialog(Guarded, ModalScreen[T]):
 
     def on_mount(self) -> None:
         """Fill in the lines."""
+        self.show_lines()
+
+    def show_lines(self) -> None:
+        """Show the lines as they are now."""
         self.query_one(Panel).show(self._lines)
 
     def action_close(self) -> None:

@@ -32,8 +32,12 @@ _NAMES = {
     "log": "Log",
     "hosts": "Hosts",
     "storage": "Storage",
+    "vault": "Vault",
+    "sync": "Sync",
+    "prune": "Prune",
     "settings": "Settings",
     "wizard": "Restore",
+    "vault_wizard": "Add vault",
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from tui.action import WIZARD, Action
+from tui.action import VAULT_WIZARD, WIZARD, Action
+
+_BOTH = WIZARD | VAULT_WIZARD
 
 ACTIONS: tuple[Action, ...] = (
     Action(
-        id="go_on", keys="enter", shown="⏎", label="Next", help="next page", places=WIZARD, footer=WIZARD, palette=False
+        id="go_on", keys="enter", shown="⏎", label="Next", help="next page", places=_BOTH, footer=_BOTH, palette=False
     ),
     Action(
         id="choose",
@@ -14,8 +16,8 @@ ACTIONS: tuple[Action, ...] = (
         shown="space",
         label="Choose",
         help="choose the row",
-        places=WIZARD,
-        footer=WIZARD,
+        places=_BOTH,
+        footer=_BOTH,
         palette=False,
     ),
     Action(
@@ -51,8 +53,8 @@ ACTIONS: tuple[Action, ...] = (
         shown="⌫",
         label="Page back",
         help="page before",
-        places=WIZARD,
-        footer=WIZARD,
+        places=_BOTH,
+        footer=_BOTH,
         palette=False,
     ),
     *(
@@ -65,8 +67,8 @@ ACTIONS: tuple[Action, ...] = (
         shown="esc",
         label="Leave",
         help="leave, nothing has been changed",
-        places=WIZARD,
-        footer=WIZARD,
+        places=_BOTH,
+        footer=_BOTH,
         palette=False,
     ),
 )

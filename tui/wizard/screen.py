@@ -14,13 +14,14 @@ from backends.restore.plan import RestorePlan
 from backends.runs.view import RunView
 from tui import actions
 from tui.screens.base import AreaScreen
+from tui.widgets.buttons import BUTTONS
 from tui.widgets.log_pane import LogPane
 from tui.widgets.text import Line, Piece
 from tui.wizard.confirm_page import ConfirmPage
 from tui.wizard.copy_page import CopyPage
 from tui.wizard.draft import Where, new_draft
 from tui.wizard.look import Look
-from tui.wizard.page import Page
+from tui.wizard.page import Page, page_names
 from tui.wizard.plan_page import PlanPage
 from tui.wizard.target_page import TargetPage
 
@@ -43,19 +44,7 @@ class RestoreWizard(AreaScreen):
     place = "wizard"
     AUTO_FOCUS = ""
     BINDINGS: ClassVar = actions.bindings("wizard")
-    CSS = """
-    RestoreWizard Button {
-        margin-left: 2; height: 1; border: none; min-width: 10; padding: 0 2; tint: transparent;
-        background: $bar-rest; color: $foreground; text-style: none;
-        &:hover { background: $rule; border: none; }
-        &:focus { background: $primary; color: $background; text-style: bold; background-tint: transparent; }
-        &#go:focus { background: $accent; }
-        &:disabled { color: $quiet; background: $panel; opacity: 100%; text-opacity: 100%; }
-        &:ansi { background: ansi_default; color: ansi_default; }
-        &:ansi:focus { text-style: bold reverse; }
-        &:ansi:disabled { text-style: dim; }
-    }
-    """
+    CSS = f"RestoreWizard {{ {BUTTONS} }}"
 
     def __init__(self, host: str, assets: Sequence[Asset], snapshot: str = "") -> None:
         super().__init__()
@@ -134,11 +123,7 @@ class RestoreWizard(AreaScreen):
         if copies:
             what = next(iter(copies)).value if len(copies) == 1 else f"{len(copies)} assets"
             left += [(" › ", "quiet"), (what, "strong")]
-        right: list[Piece] = []
-        for number, name in enumerate(PAGES, 1):
-            here = number == self.page
-            right.append((f"[{number} {name.upper()}]" if here else f" {number} {name} ", "key" if here else "quiet"))
-        return left, [*right, (" ", "")]
+        return left, page_names(PAGES, self.page)
 
     def take_text(self, text: str) -> bool:
         """What is typed on the last page belongs to the name that must be typed."""

@@ -19,7 +19,7 @@ from tui.widgets.lines import Lines, Rule
 from tui.widgets.table import Column, Table
 from tui.widgets.text import Line, words, wrapped
 from tui.wizard.draft import Where
-from tui.wizard.page import Field, Page
+from tui.wizard.page import Field, InnerField, Page
 
 _WHAT: Mapping[Where, str] = {
     Where.SANDBOX: "a throwaway place here: restored, checked, thrown away",
@@ -64,10 +64,10 @@ class TargetPage(Page):
         """The list, the fields, a note."""
         yield Table([Column("box", "Bring it back to", 18), Column("what", "", 0)], self._cells, id="target-list")
         yield Rule(id="target-rule")
-        yield Horizontal(Label("into directory", markup=False), Field(id="directory"), id="target-directory")
+        yield Horizontal(Label("into directory", markup=False), InnerField(id="directory"), id="target-directory")
         yield Horizontal(
             Label("media only below", markup=False),
-            Field(placeholder="everything, or a path such as accounts/avatars", id="subtree"),
+            InnerField(placeholder="everything, or a path such as accounts/avatars", id="subtree"),
             id="target-subtree",
         )
         yield Lines(id="target-note")

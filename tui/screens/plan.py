@@ -1,0 +1,358 @@
+"""The plan of a sync or of a prune: every snapshot with what becomes of it, and two buttons. Nothing has begun yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
+from textual.widgets import Button, Input
+
+from backends.errors import MastovaultError
+from tui import actions
+from tui.screens.base import AreaScreen
+from tui.vaults import Plan, PlanRow
+from tui.widgets import say
+from tui.widgets.buttons import BUTTONS
+from tui.widgets.lines import Lines
+from tui.widgets.notice import Notice
+from tui.widgets.table import Column, Table
+from tui.widgets.text import Line, words, wrapped
+from tui.widgets.typed import TypedName
+
+
+class PlanScreen(AreaScreen):
+    """What both plans share. Subclasses say what they are about."""
+
+    AUTO_FOCUS = ""
+    MOVES: ClassVar = [
+        Binding("up", "row(-1)", show=False),
+        Binding("down", "row(1)", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("pagedown", "page(1)", show=False),
+        Binding("left", "app.focus_previous", show=False),
+        Binding("right", "app.focus_next", show=False),
+    ]
+    CSS = (
+        "PlanScreen {"
+        + BUTTONS
+        + """
+        #plan-rows { height: 1fr; }
+        #plan-none { display: none; }
+        #plan-word { height: auto; padding-top: 1; display: none; }
+        #plan-buttons { height: auto; align-horizontal: right; padding: 1 2 0 0; margin-bottom: 1; }
+        &.-none #plan-rows { display: none; }
+        &.-none #plan-buttons { display: none; }
+        &.-none #plan-none { display: block; }
+        &.-typed #plan-word { display: block; }
+    }
+    """
+    )
+    safe = "Not now"
+    """The words on the safe button."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan: Plan | None = None
+        self.error: MastovaultError | None = None
+        self.begun = False
+
+    def ask(self) -> None:
+        """Have the plan made."""
+        raise NotImplementedError
+
+    def head(self, plan: Plan, cells: int) -> Sequence[Line]:
+        """What the plan comes to."""
+        raise NotImplementedError
+
+    def nothing(self) -> Sequence[Line]:
+        """What is said when nothing is to be done."""
+        raise NotImplementedError
+
+    def verb(self, plan: Plan) -> str:
+        """The words on the button that does it."""
+        raise NotImplementedError
+
+    def word(self, plan: Plan) -> tuple[str, str]:
+        """What must be typed before, and what for; both empty when nothing."""
+        return "", ""
+
+    def columns(self) -> Sequence[Column]:
+        """The columns of the list."""
+        raise NotImplementedError
+
+    def cells(self, row: PlanRow) -> Sequence[Line]:
+        """What stands in one row."""
+        raise NotImplementedError
+
+    def begin(self, plan: Plan) -> None:
+        """The button was pressed."""
+        raise NotImplementedError
+
+    def body(self) -> Iterable[Widget]:
+        """The words, the list, the field and the buttons."""
+        yield Lines(id="plan-head")
+        yield Table(self.columns(), self.cells, id="plan-rows")
+        yield Notice(id="plan-none")
+        yield Vertical(id="plan-word")
+        yield Horizontal(Button(self.safe, id="keep"), Button("…", id="go", disabled=True), id="plan-buttons")
+
+    def on_mount(self) -> None:
+        """Have the plan made."""
+        super().on_mount()
+        self.query_one("#keep", Button).focus()
+        self.ask()
+
+    @property
+    def table(self) -> Table[PlanRow]:
+        """The list."""
+        return self.query_one("#plan-rows", Table)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the plan is still being made."""
+        return self.plan is None and self.error is None
+
+    @property
+    def field(self) -> TypedName | None:
+        """Where the word is typed."""
+        return next(iter(self.query(TypedName)), None)
+
+    async def arrived(self, plan: Plan | None, error: MastovaultError | None = None) -> None:
+        """The plan was made, or it is known why not."""
+        self.plan, self.error = plan, error
+        if not self.is_mounted:
+            return
+        place = self.query_one("#plan-word", Vertical)
+        await place.remove_children()
+        if plan is not None and plan.going and not self.mastovault.read_only:
+            name, reason = self.word(plan)
+            if name:
+                await place.mount(TypedName(name, reason))
+            self.set_class(bool(name), "-typed")
+            self.query_one("#keep" if name else "#go", Button).focus()
+        self.refresh_picture()
+        if plan is not None and plan.going and not self.word(plan)[0]:
+            self.query_one("#go", Button).focus()
+
+    def draw(self) -> None:
+        """Draw the plan."""
+        plan = self.plan
+        self.set_class(plan is None or not plan.rows, "-none")
+        cells = max(20, self.app.size.width - 2)
+        self.query_one("#plan-none", Notice).show(self._empty())
+        lines = [[(" ", ""), *line] for line in self.head(plan, cells)] if plan is not None and plan.rows else []
+        if plan is not None:
+            lines += [[(" ▲ ", "warn"), (part, "warn")] for note in plan.notes[:4] for part in wrapped(note, cells - 3)]
+        self.query_one("#plan-head", Lines).show(lines)
+        self.table.set_columns(self.columns())
+        self.table.show(plan.rows if plan is not None else ())
+        self._draw_buttons(plan)
+
+    def _draw_buttons(self, plan: Plan | None) -> None:
+        go = self.query_one("#go", Button)
+        if plan is None or not plan.going:
+            go.disabled, go.label = True, "nothing to do"
+            return
+        if self.mastovault.read_only:
+            go.disabled, go.label = True, "read-only"
+            return
+        field = self.field
+        ready = field is None or field.matches
+        go.disabled = not ready or self.begun
+        go.label = self.verb(plan) if ready else f"{self.verb(plan)} (off until it matches)"
+
+    def _empty(self) -> Sequence[Line]:
+        if self.error is not None:
+            cells = max(20, self.app.size.width - 8)
+            lines: list[Line] = [[("There is no plan ✗", "bad")], []]
+            lines += [[(part, "")] for part in wrapped(self.error.sentence, cells)]
+            return [*lines, *([(part, "accent")] for part in wrapped(self.error.next_step, cells))]
+        return [[("making the plan…", "run")]] if self.plan is None else self.nothing()
+
+    def footer(self) -> Sequence[actions.Action]:
+        """Only what leads away: what is to be done stands on the buttons."""
+        return actions.footer(self.place)
+
+    @on(Input.Changed)
+    def typed(self) -> None:
+        """Let the button go when the word is there."""
+        self._draw_buttons(self.plan)
+
+    @on(Input.Submitted)
+    def submitted(self) -> None:
+        """Enter in the field never begins it: when the word is right it goes on to the button."""
+        if self.field is not None and self.field.matches:
+            self.query_one("#go", Button).focus()
+
+    @on(Button.Pressed)
+    def pressed(self, event: Button.Pressed) -> None:
+        """Leave, or begin."""
+        if event.button.id == "keep":
+            self.app.pop_screen()
+        elif self.plan is not None and not event.button.disabled and not self.begun:
+            self.begun = True
+            self.begin(self.plan)
+
+    def take_text(self, text: str) -> bool:
+        """What is typed belongs to the word, whatever has the focus."""
+        field = self.field
+        typing = isinstance(self.focused, Input)
+        return field is not None and not field.matches and not typing and field.take(text)
+
+    def action_row(self, step: int) -> None:
+        """Move in the list while a button or the field has the focus."""
+        self.table.action_move(step)
+
+    def action_page(self, direction: int) -> None:
+        """The same by screens."""
+        self.table.action_page(direction)
+
+    def do_copy(self) -> None:
+        """Copy the name of the snapshot under the cursor."""
+        row = self.table.current
+        if row is not None:
+            self.mastovault.copy(row.id)
+
+
+class SyncScreen(PlanScreen):
+    """What a vault lacks and others hold."""
+
+    place = "sync"
+    BINDINGS: ClassVar = [*actions.bindings("sync"), *PlanScreen.MOVES]
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.target = target
+
+    def crumbs(self) -> tuple[Line, Line]:
+        """Where we are."""
+        left: Line = [(" 4 ", "key"), ("Storage › ", "quiet"), (self.target, "strong"), (" › ", "quiet")]
+        return [*left, ("sync", "strong")], self.running()
+
+    def ask(self) -> None:
+        """Compare the vaults."""
+        self.mastovault.plan_sync(self)
+
+    def head(self, plan: Plan, cells: int) -> Sequence[Line]:
+        """How much is copied."""
+        number = len(plan.going)
+        text = f"Copy to {self.target} what it lacks: {say.count(number)} snapshot{'s' * (number != 1)}"
+        lines: list[Line] = [[(part, "strong")] for part in wrapped(f"{text}, {say.size(plan.bytes)}", cells)]
+        if plan.free is not None and plan.free < plan.bytes:
+            lines.append([(f"▲ only {say.size(plan.free)} are free there: the newest come first", "high")])
+        quiet = (
+            "As they are stored: no host is asked, no key is needed. Newest first; it can be stopped and begun anew."
+        )
+        return [*lines, *([(part, "quiet")] for part in wrapped(quiet, cells))]
+
+    def nothing(self) -> Sequence[Line]:
+        """Nothing is lacking."""
+        return [
+            [(self.target, "strong"), (" lacks nothing that another vault holds. ✓", "strong")],
+            [],
+            [("R asks the vaults again, esc goes back.", "quiet")],
+        ]
+
+    def verb(self, plan: Plan) -> str:
+        """The words on the button."""
+        return f"Copy {say.count(len(plan.going))}"
+
+    def columns(self) -> Sequence[Column]:
+        """When, what, how much, from where."""
+        return [
+            Column("when", "When (UTC)", 11),
+            Column("what", "Snapshot of", 26),
+            Column("size", "Size", 6, "right"),
+            Column("from", "From", 14),
+            Column("why", "", 0, gap=0),
+        ]
+
+    def cells(self, row: PlanRow) -> Sequence[Line]:
+        """One snapshot."""
+        return [
+            words(say.day_time(row.at)),
+            words(f"{row.host}/{row.asset}", "strong" if row.goes else "quiet"),
+            words(say.size(row.bytes)),
+            words(row.vault or "–", "quiet"),
+            words(row.why, "" if row.goes else "warn"),
+        ]
+
+    def begin(self, plan: Plan) -> None:
+        """Start one run for each host."""
+        self.mastovault.start_sync(self.target, plan)
+
+
+class PruneScreen(PlanScreen):
+    """What no policy keeps any more."""
+
+    place = "prune"
+    BINDINGS: ClassVar = [*actions.bindings("prune"), *PlanScreen.MOVES]
+    safe = "Keep all"
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        super().__init__()
+        self.hosts = tuple(hosts)
+
+    def crumbs(self) -> tuple[Line, Line]:
+        """Where we are."""
+        name = self.hosts[0] if len(self.hosts) == 1 else f"{len(self.hosts)} hosts"
+        left: Line = [(" 4 ", "key"), ("Storage › ", "quiet"), ("prune ", "strong"), (name, "strong")]
+        return left, self.running()
+
+    def ask(self) -> None:
+        """Judge every snapshot."""
+        self.mastovault.plan_prune(self)
+
+    def head(self, plan: Plan, cells: int) -> Sequence[Line]:
+        """How much goes and how much stays."""
+        going, kept = len({row.id for row in plan.going}), len({row.id for row in plan.rows if not row.goes})
+        if not going:
+            return [[("✓ ", "ok"), (f"Nothing goes: all {say.count(kept)} snapshots are kept.", "strong")]]
+        sizes = f", {say.size(plan.bytes)} are freed" if plan.bytes else ""
+        text = f"Removes {say.count(going)} snapshot{'s' * (going != 1)}{sizes}; keeps {say.count(kept)}."
+        lines: list[Line] = [[("▲ ", "high"), (part, "strong")] for part in wrapped(text, cells - 2)]
+        quiet = "Removed for good, nobody can undo it. Hosts are not touched."
+        return [*lines, *([(part, "quiet")] for part in wrapped(quiet, cells))]
+
+    def nothing(self) -> Sequence[Line]:
+        """There is no snapshot at all."""
+        return [[("There is no snapshot in any vault.", "strong")], [], [("esc goes back.", "quiet")]]
+
+    def verb(self, plan: Plan) -> str:
+        """The words on the button."""
+        return f"Remove {say.count(len({row.id for row in plan.going}))}"
+
+    def word(self, plan: Plan) -> tuple[str, str]:
+        """A word of its own: removing is for good."""
+        hosts = tuple(plan.hosts)
+        return (f"{hosts[0] if len(hosts) == 1 else 'all'}/prune", "to remove them:") if hosts else ("", "")
+
+    def columns(self) -> Sequence[Column]:
+        """When, what, where, what becomes of it and why."""
+        return [
+            Column("what", "", 8, gap=1),
+            Column("when", "When (UTC)", 11, gap=1),
+            Column("of", "Snapshot of", 22 if self.app.size.width < 100 else 30, gap=1),
+            Column("vault", "In", 10 if self.app.size.width < 100 else 16, gap=1),
+            Column("size", "Size", 5, "right"),
+            Column("why", "Why", 0, gap=0),
+        ]
+
+    def cells(self, row: PlanRow) -> Sequence[Line]:
+        """One snapshot in one vault."""
+        return [
+            words("REMOVE ✗" if row.goes else "keep ✓", "high" if row.goes else "ok"),
+            words(say.day_time(row.at)),
+            words(f"{row.host}/{row.asset}", "strong" if row.goes else ""),
+            words(row.vault, "quiet"),
+            words(say.size(row.bytes)),
+            words(row.why, "" if row.goes else "quiet"),
+        ]
+
+    def begin(self, plan: Plan) -> None:
+        """Start one run for each host."""
+        self.mastovault.start_prune(plan)
