@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-import random
 import socket
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 from backends.config.schema import S3Vault as S3Config
-from backends.errors import AlreadyExists, NotFound, VaultError
+from backends.errors import AlreadyExists, NotFound, VaultDenied, VaultError
 from backends.vault.base import StoredObject, Upload, Vault, VaultLook
 from backends.vault.machine import machine_of
 from backends.vault.names import PART, check_key, valid_key
-from backends.vault.s3_bucket import Bucket
+from backends.vault.s3_bucket import Bucket, host_of, pause
 from backends.vault.s3_errors import Conflict, NotSupported, UploadGone
 from backends.vault.s3_look import look_at
 from backends.vault.s3_many import read_many
@@ -62,7 +59,7 @@ class S3Vault(Vault):
             except Conflict:
                 if again + 1 == _CONFLICTS:
                     raise AlreadyExists(f"something else writes {key} in {self.where}", "Try again.") from None
-                time.sleep(random.uniform(0.05, 0.1) * 2**again)  # noqa: S311 - jitter
+                pause(again + 1)
             else:
                 return
 
@@ -154,6 +151,11 @@ class S3Vault(Vault):
             self._bucket.call("HeadObject", key)
         except NotFound:
             return False
+        except VaultDenied:
+            # an answer to HEAD has no body that says why; and who may write and list need not be able to read
+            whole = self._bucket.prefix + key
+            answer = self._bucket.call("ListObjectsV2", Prefix=whole, MaxKeys=1)
+            return any(found["Key"] == whole for found in answer.get("Contents", ()))
         return True
 
     def _put(self, key: str, data: bytes, *, own_counts: bool = True) -> None:
@@ -198,10 +200,7 @@ class S3Vault(Vault):
 
 def on_this_machine(endpoint_url: str | None) -> bool:
     """Whether an endpoint is loopback or an address of this machine. Names are not looked up, nothing is sent."""
-    try:
-        host = (urlsplit(endpoint_url or "").hostname or "").rstrip(".")
-    except ValueError:
-        return False
+    host = host_of(endpoint_url)
     if host in {"localhost", socket.gethostname()} or host.endswith(".localhost"):
         return bool(host)
     try:

@@ -53,8 +53,7 @@ class Bucket:
         self.name, self.config = name, config
         self.prefix = f"{config.prefix.strip('/')}/" if config.prefix.strip("/") else ""
         where = clean(f"s3://{config.bucket}/{self.prefix}".rstrip("/"), 300)
-        host = urlsplit(config.endpoint_url or "").hostname or ""
-        self.place = Place(where=where, endpoint=clean(host, 200), locked=config.lock_days is not None)
+        self.place = Place(where=where, endpoint=host_of(config.endpoint_url), locked=config.lock_days is not None)
         self.spare: list[bytearray] = []
         """Buffers of parts to be used again."""
         self._answered = False
@@ -62,6 +61,9 @@ class Bucket:
         self._lock = threading.Lock()
         self._session: Any = None
         self._client: Any = None
+        self._region = config.region
+        self._signed_for = ""
+        """The region of the last signature; botocore follows a provider that names another one than ours."""
 
     def session(self) -> Any:
         """The boto3 session. Raises `VaultError`."""
@@ -132,10 +134,11 @@ class Bucket:
                     break
             else:
                 self._answered = True
+                self._remember_region()
                 return answer
             if retried is not None:
                 retried(fault)
-            _pause(again, stop)
+            pause(again, stop)
         raise fault
 
     def body(self, data: bytes | bytearray) -> dict[str, Any]:
@@ -176,8 +179,20 @@ class Bucket:
             response_checksum_validation="when_required",
             s3={"addressing_style": self.config.addressing},
         )
-        region = self._session.region_name or "us-east-1"
-        return self._session.client("s3", endpoint_url=self.config.endpoint_url, region_name=region, config=config)
+        region = self._region or self._session.region_name or "us-east-1"
+        client = self._session.client("s3", endpoint_url=self.config.endpoint_url, region_name=region, config=config)
+        client.meta.events.register("before-sign.s3", self._note_region)
+        return client
+
+    def _note_region(self, request: Any, region_name: str | None, **_: object) -> None:
+        self._signed_for = signing_region(request, region_name)
+
+    def _remember_region(self) -> None:
+        """Ask in the bucket's region from here on, instead of being sent there each time."""
+        with self._lock:
+            client, region = self._client, self._signed_for
+            if client is not None and region and region != client.meta.region_name and region != self._region:
+                self._region, self._client = region, None
 
     def _wants_md5(self, error: Exception, parameters: dict[str, Any]) -> bool:
         """Whether a bucket that locks by default just asked for the MD5; it is given from here on."""
@@ -187,6 +202,19 @@ class Bucket:
         self._md5 = True
         parameters["ContentMD5"] = md5(parameters["Body"])
         return True
+
+
+def signing_region(request: Any, usual: str | None) -> str:
+    """The region that a request of botocore's is about to be signed for: the client's, or where it was sent on to."""
+    return str(request.context.get("signing", {}).get("region") or usual or "")
+
+
+def host_of(endpoint_url: str | None) -> str:
+    """The host of an address, in small letters; empty when it has none."""
+    try:
+        return clean(urlsplit(endpoint_url or "").hostname or "", 200).rstrip(".")
+    except ValueError:
+        return ""
 
 
 def md5(body: Any) -> str:
@@ -204,6 +232,7 @@ def header(answer: Mapping[str, Any], name: str) -> str:
     return str(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get(name, ""))
 
 
-def _pause(again: int, stop: threading.Event | None) -> None:
+def pause(again: int, stop: threading.Event | None = None) -> None:
+    """Wait before the next try; the number of tries that were made says how long. `stop` ends it."""
     seconds = random.uniform(0.5, 1.0) * min(_FIRST_PAUSE * 2 ** (again - 1), _LONGEST_PAUSE)  # noqa: S311 - jitter
     (stop or threading.Event()).wait(seconds)

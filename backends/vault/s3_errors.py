@@ -193,6 +193,10 @@ def _refused(error: aws.ClientError, code: str, status: int, place: Place, key: 
 def _unanswered(error: Exception, place: Place) -> VaultError:
     where = place.where
     by = place.endpoint or "S3"
+    if isinstance(error, RecursionError):  # botocore asks for the region again and again
+        return VaultGone(
+            f"the bucket of {where} is in another region", "Set region of the vault to that of the bucket."
+        )
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.CredentialRetrievalError):
         return VaultGone(f"there are no credentials for {where}", f"Give the vault some; {_GUIDE}")
     if isinstance(error, aws.ProfileNotFound):

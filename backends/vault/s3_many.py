@@ -25,7 +25,7 @@ from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from backends.errors import VaultError
-from backends.vault.s3_bucket import READ_SECONDS, Bucket
+from backends.vault.s3_bucket import READ_SECONDS, Bucket, signing_region
 from backends.vault.s3_errors import VaultGone
 
 _THREADS = 16
@@ -110,7 +110,7 @@ class _watched:  # noqa: N801 - used as a function
     def _note(self, request: Any, region_name: str, signature_version: str, **_: object) -> None:
         url = str(request.url)
         if signature_version in {"s3v4", "v4"} and url.endswith("/" + self._end):
-            self._seen[:] = [_Way(url.removesuffix(self._end), region_name)]
+            self._seen[:] = [_Way(url.removesuffix(self._end), signing_region(request, region_name))]
 
 
 class _Quick:

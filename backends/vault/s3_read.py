@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from backends.errors import AlreadyExists, VaultError
 from backends.vault.s3_bucket import Bucket
-from backends.vault.s3_errors import explain, may_pass
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -53,9 +52,10 @@ class _Resuming(io.RawIOBase):
                 raise
             except Exception as error:  # noqa: BLE001 - what botocore and urllib3 raise has no common base
                 self._drop()
-                if again == _TRIES or not (may_pass(error) or isinstance(error, OSError)):
-                    fault = self._fault(error)
-                    break
+                if again == _TRIES:
+                    where = self._bucket.place.where
+                    kind = f"breaks again and again ({type(error).__name__})"
+                    fault = VaultError(f"the connection to {where} {kind}", "Check the network; try again.")
             else:
                 view[: len(data)] = data
                 self._at += len(data)
@@ -84,12 +84,6 @@ class _Resuming(io.RawIOBase):
             raise VaultError(f"{self._bucket.place.where} cannot go on where reading was cut", "Try again.")
         self._body = answer["Body"]
         return self._body
-
-    def _fault(self, error: Exception) -> VaultError:
-        if isinstance(error, OSError):
-            where = self._bucket.place.where
-            return VaultError(f"the connection to {where} breaks again and again", "Check the network; try again.")
-        return explain(error, self._bucket.place, "GetObject", self._key)
 
     def _drop(self) -> None:
         body, self._body = self._body, None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
+from botocore.exceptions import ClientError
 
 from backends.config.schema import S3Vault as S3Config
 from backends.embedded.processes import Processes
@@ -29,16 +33,29 @@ class S3Server:
     endpoint_url: str
     access_key: str
     secret_key: str = field(repr=False)
+    rclone: BucketServer | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Of rclone's server: its buckets are the directories in it."""
+        assert self.rclone is not None
+        return self.rclone.directory
+
+    def await_bucket(self, name: str) -> None:
+        """Have rclone's server see a bucket that was made in its directory."""
+        assert self.rclone is not None
+        self.rclone.forget()
+        client = self.client()
+        for _ in range(500):  # it looks soon, not at once
+            with contextlib.suppress(ClientError):
+                client.head_bucket(Bucket=name)
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{name} is not seen")
 
     def client(self) -> Any:
         """A boto3 client past everything that is tested."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=REGION,
-        )
+        return _client(self.endpoint_url, self.access_key, self.secret_key)
 
     def make_bucket(self, *, lock: bool = False) -> str:
         """A new bucket, with versions and Object Lock when asked for."""
@@ -58,6 +75,17 @@ class S3Server:
         return S3Vault("v", self.config(bucket, **settings))
 
 
+@cache
+def _client(endpoint_url: str, access_key: str, secret_key: str) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name=REGION,
+    )
+
+
 @pytest.fixture(scope="session")
 def s3_keys() -> Iterator[tuple[str, str]]:
     """The keys of both servers, which are in the environment."""
@@ -75,7 +103,7 @@ def rclone_server(s3_keys: tuple[str, str], tmp_path_factory: pytest.TempPathFac
     server = BucketServer(tmp_path_factory.mktemp("rclone") / "buckets", processes, keys=s3_keys)
     try:
         server.start()
-        yield S3Server(server.endpoint_url, *s3_keys)
+        yield S3Server(server.endpoint_url, *s3_keys, server)
     finally:
         server.stop()
         processes.close()
@@ -93,8 +121,3 @@ def moto_server(s3_keys: tuple[str, str]) -> Iterator[S3Server]:
         yield S3Server(f"http://{host}:{port}", *s3_keys)
     finally:
         server.stop()
-
-
-def objects_below(directory: Path) -> list[str]:
-    """Files below a directory, as keys."""
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
