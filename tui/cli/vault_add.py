@@ -47,7 +47,7 @@ def _texts(function: Any) -> Any:
 @click.option("--price", type=click.FloatRange(0), metavar="AMOUNT", help="What a gigabyte costs a month.")
 @click.option("--currency", metavar="CODE", help="Of the price: EUR, USD, ...")
 @click.pass_obj
-def command(paths: Paths, name: str, place: str, price: float | None, **settings: Any) -> None:
+def command(paths: Paths, /, name: str, place: str, price: float | None, **settings: Any) -> None:
     """Add a vault at PLACE: a directory, s3://BUCKET/PREFIX or sftp://USER@HOST:PORT/PATH.
 
     It is saved only when an object could be written, read, listed and replaced there. Credentials that may not delete
