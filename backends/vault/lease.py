@@ -6,7 +6,6 @@ Safety is not left to clocks: whoever was overtaken is told so by the vault, at 
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -203,7 +202,7 @@ def take_lease(
 
 
 def _attempt(place: Place, exclusive: bool, run: str, doing: str, ttl: timedelta, taken: float) -> Lease:
-    token = secrets.token_hex(8)
+    token = place.ticker.token()
     record = new_record(token, run=run, doing=doing, ttl=ttl)
     way: Way = Slots(place, record) if exclusive else Claim(place, record)
     LIVE.add(token)

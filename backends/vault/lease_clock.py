@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -25,6 +26,10 @@ class Ticker(Protocol):
         """A random number from 0 to 1."""
         ...
 
+    def token(self) -> str:
+        """16 random hex digits."""
+        ...
+
 
 class MachineTicker:
     """This machine's seconds since boot; the time that it was suspended counts, which `time.monotonic` leaves out."""
@@ -40,6 +45,10 @@ class MachineTicker:
     def chance(self) -> float:
         """A random number from 0 to 1."""
         return random.random()  # noqa: S311 - so that two do not try again at the same moment
+
+    def token(self) -> str:
+        """16 random hex digits."""
+        return secrets.token_hex(8)
 
 
 class VaultClock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -45,6 +46,9 @@ class Task:
     def chance(self) -> float:
         return self.schedule.chance()
 
+    def token(self) -> str:
+        return self.schedule.token()
+
     def step(self) -> None:
         """Let the others move; returns when it is this task's turn again."""
         self._parked.release()
@@ -81,6 +85,7 @@ class Schedule:
         self.clock = 0.0
         self._choices = list(choices)
         self._next = 0
+        self._tokens = 0
         self._after_each = after_each
         self.tasks: list[Task] = []
 
@@ -91,6 +96,11 @@ class Schedule:
 
     def chance(self) -> float:
         return (self._choose() % 97) / 97
+
+    def token(self) -> str:
+        self._tokens += 1
+        seed = f"{self._choices[:3]} {self._tokens}"
+        return hashlib.sha256(seed.encode()).hexdigest()[:16]
 
     def run(self) -> None:
         """Until every task has ended. Raises what a task raised."""

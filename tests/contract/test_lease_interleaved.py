@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +24,7 @@ from tests.contract.stepping import Schedule, SteppedVault, Task
 NAME = "social/media/write"
 TTL = timedelta(seconds=20)
 SECONDS = TTL.total_seconds()
-MANY = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,7 @@ class Run:
     """Seconds between the things it does."""
     kill_at: int = -1
     wait: float = 0.0
+    delay: float = 0.0
     lease: Lease | None = None
     released: bool = False
     took: int = 0
@@ -88,6 +90,7 @@ class World:
     def work(self, task: Task, run: Run) -> None:
         seen = self.shown.also(self.shown.lag) if isinstance(self.shown, LaggingVault) else self.shown
         vault = SteppedVault(seen, task)
+        task.sleep(run.delay)
         try:
             run.lease = take_lease(vault, NAME, run=f"r{task.number}", doing="x", ttl=TTL, wait=run.wait, ticker=task)
         except Locked:
@@ -196,7 +199,7 @@ def test_listings_lag_where_puts_are_atomic(choices: list[int], runs: list[Run],
     """Each key lags by another time, for some longer than leases last."""
 
     def view(vault: ModelVault, now: Callable[[], float]) -> Vault:
-        return LaggingVault(vault, lambda key: lags[hash(key) % len(lags)], now=now)
+        return LaggingVault(vault, lambda key: lags[crc32(key.encode()) % len(lags)], now=now)
 
     world = World(choices, True, view=view)
     for run in runs:
@@ -204,15 +207,31 @@ def test_listings_lag_where_puts_are_atomic(choices: list[int], runs: list[Run],
     world.go()
 
 
+LAGS = [[0.2], [1.0], [3.0], [1.0, 2.5], [2.0, 5.0, 4.0]]
+
+
 @MANY
-@given(choices=CHOICES, runs=RUNS, lags=st.sampled_from([[0.2], [1.0], [3.0], [1.0, 2.5], [2.0, 5.0, 4.0]]))
+@given(choices=CHOICES, runs=RUNS, lags=st.sampled_from(LAGS))
 def test_listings_lag_where_puts_are_not_atomic(choices: list[int], runs: list[Run], lags: list[float]) -> None:
     """Safe as long as nothing is listed more than three times as late as something else."""
 
     def view(vault: ModelVault, now: Callable[[], float]) -> Vault:
-        return LaggingVault(vault, lambda key: lags[hash(key) % len(lags)], now=now)
+        return LaggingVault(vault, lambda key: lags[crc32(key.encode()) % len(lags)], now=now)
 
     world = World(choices, False, view=view)
     for run in runs:
         world.add(run)
     world.go()
+
+
+@MANY
+@given(choices=CHOICES, delays=st.lists(st.floats(0.0, 6.0), min_size=2, max_size=3), lags=st.sampled_from(LAGS))
+def test_several_begin_while_listings_lag(choices: list[int], delays: list[float], lags: list[float]) -> None:
+    def view(vault: ModelVault, now: Callable[[], float]) -> Vault:
+        return LaggingVault(vault, lambda key: lags[crc32(key.encode()) % len(lags)], now=now)
+
+    world = World(choices, False, view=view)
+    for delay in delays:
+        world.add(Run(pauses=[0.5, 5.0], delay=delay))
+    world.go()
+    assert any(run.passed for run in world.runs)
