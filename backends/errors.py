@@ -121,6 +121,10 @@ class VaultDenied(VaultError):
     """A vault answered that these credentials may not do this; appending may still be allowed."""
 
 
+class VaultStalled(VaultError):
+    """A vault neither answers nor fails: nothing more is asked of it in this run, for that would hang, too."""
+
+
 class LeaseLost(VaultError):
     """Another run took over a lease that had not been renewed in time."""
 

@@ -1,13 +1,23 @@
-"""One stream of bytes into several vaults at once; one that fails drops out, the others go on."""
+"""One stream of bytes into several vaults at once; one that fails drops out, the others go on.
+
+The slowest vault sets the pace, for little waits before each. One that neither takes anything nor fails for `STALL`
+seconds drops out, too: what hangs (a dead network file system) is left to itself in a thread that nobody waits for.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from backends.errors import VaultError
+from backends.errors import VaultError, VaultStalled
 from backends.vault.base import Upload, Vault
 
+STALL = 900.0
+"""Seconds in which a vault must take at least one piece. The largest part of an S3 upload (256 MiB) needs 0.3 MB/s."""
+STALL_AT_END = 3600.0
+"""Seconds that making an object durable may take: a disk syncs all that it has not written yet."""
 _AHEAD = 4 * 1024 * 1024
 """Bytes that may wait for one vault."""
 _WORTH = 256 * 1024
@@ -28,6 +38,9 @@ class Lane:
         self._waiting = 0
         """Those of them that are still in the queue."""
         self._ending: str = ""
+        self._ended = False
+        self._heard = time.monotonic()
+        """When the vault last took something."""
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name=f"to {vault.name}", daemon=True)
         self._thread.start()
@@ -35,7 +48,7 @@ class Lane:
     def put(self, data: bytes) -> None:
         """Hand over a piece; blocks while too much waits, does nothing after a failure."""
         with self._changed:
-            self._changed.wait_for(lambda: self._held < _AHEAD or self.error is not None)
+            self._wait(lambda: self._held < _AHEAD or self.error is not None, STALL)
             if self.error is None:
                 self._pieces.append(data)
                 self._waiting += len(data)
@@ -50,8 +63,22 @@ class Lane:
             self._changed.notify_all()
 
     def join(self) -> None:
-        """Wait until the vault has it, or does not."""
-        self._thread.join()
+        """Wait until the vault has it, or does not, or hangs."""
+        with self._changed:
+            self._wait(lambda: self._ended or isinstance(self.error, VaultStalled), STALL_AT_END)
+
+    def _wait(self, over: Callable[[], bool], patience: float) -> None:
+        """Wait, holding the condition; fail when nothing is heard of the vault for so many seconds meanwhile."""
+        began = time.monotonic()
+        while not self._changed.wait_for(over, max(max(self._heard, began) + patience - time.monotonic(), 0.01)):
+            if time.monotonic() - max(self._heard, began) >= patience:
+                self._fail(
+                    VaultStalled(
+                        f"the vault {self.vault.name} hangs: nothing was heard of it for {patience / 60:.0f} minutes",
+                        "Look at its disk or its network; the next run tries it again.",
+                    )
+                )
+                return
 
     def _work(self) -> None:
         try:
@@ -61,28 +88,44 @@ class Lane:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - a vault's fault must not hang the others
             self._fail(VaultError(f"the vault {self.vault.name} failed: {type(error).__name__}", "See the run's log."))
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
 
     def _pass_on(self, upload: Upload) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting >= _WORTH or self._ending)
-                if self._ending == "abort":
+                self._changed.wait_for(lambda: self._waiting >= _WORTH or self._ending or self.error is not None)
+                if self._ending == "abort" or self.error is not None:
                     return
                 piece = b"".join(self._pieces)
                 self._pieces.clear()
                 self._waiting = 0
-            if not piece:
+            if piece:
+                upload.write(piece)
+                self._took(len(piece))
+            else:
                 upload.commit()
+                self._committed()
                 return
-            upload.write(piece)
-            self.count += len(piece)
-            with self._changed:
-                self._held -= len(piece)
-                self._changed.notify_all()
+
+    def _took(self, count: int) -> None:
+        with self._changed:
+            self.count += count
+            self._held -= count
+            self._heard = time.monotonic()
+            self._changed.notify_all()
+
+    def _committed(self) -> None:
+        """Take back what a vault made of it after all, when it had been given up meanwhile."""
+        if self.error is not None:
+            with suppress(VaultError):
+                self.vault.delete(self._key)
 
     def _fail(self, error: VaultError) -> None:
         with self._changed:
-            self.error = error
+            self.error = self.error or error
             self._pieces.clear()
             self._changed.notify_all()
 

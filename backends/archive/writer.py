@@ -16,7 +16,7 @@ from backends.archive.layout import MAX_MANIFEST, manifest_key, new_snapshot_id,
 from backends.archive.manifest import FORMAT, Manifest, ObjectEntry, written
 from backends.archive.signing import Signer
 from backends.archive.snapshot import Source
-from backends.errors import KeyUnavailable, NotFound, VaultError
+from backends.errors import KeyUnavailable, NotFound, VaultError, VaultStalled
 from backends.model import Asset, utc_now
 from backends.untrusted import clean
 from backends.vault.base import Vault
@@ -290,7 +290,8 @@ class Snapshot:
         self._live.remove(vault)
         self.lacking[vault.name] = error
         self._log(f"the vault {vault.name} will lack this snapshot: {error.sentence}")
-        self._remove(vault)
+        if not isinstance(error, VaultStalled):  # what hangs would hang here, too: what is there is a leftover
+            self._remove(vault)
 
     def _remove(self, vault: Vault) -> None:
         """Manifest first: while it may be there, the objects stay, so that nothing torn is ever listed."""
