@@ -112,6 +112,7 @@ class _Look:
     def __init__(self, name: str, config: VaultConfig, catalog: Catalog) -> None:
         self._name, self._config, self._catalog = name, config, catalog
         self._alive = time.monotonic()
+        self._where = ""
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"look at {name}", daemon=True)
 
@@ -136,6 +137,7 @@ class _Look:
         except MastovaultError as error:
             self._note(error.sentence)
             return
+        self._where = vault.where
         try:
             self._catalog.refresh_vault(vault, beat=self._beat)
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
@@ -148,7 +150,7 @@ class _Look:
 
     def _note(self, error: str) -> None:
         status = vault_status(self._name, self._config, None)
-        self._catalog.note_vault(self._name, status.where, offsite=status.offsite, error=error)
+        self._catalog.note_vault(self._name, self._where or status.where, offsite=status.offsite, error=error)
 
 
 def _urgency(row: AssetStatus) -> tuple[float, int, str]:

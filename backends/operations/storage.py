@@ -174,7 +174,8 @@ def vault_place(config: VaultConfig) -> str:
         return clean(str(config.path), 300)
     if isinstance(config, S3Vault):
         return clean(f"s3://{config.bucket}/{config.prefix}".rstrip("/"), 300)
-    return clean(f"sftp://{config.address}/{config.path}", 300)
+    path = config.path if config.path.startswith("/") else f"/~/{config.path}"
+    return clean(f"sftp://{config.address}{path}", 300)
 
 
 def _offsite(config: VaultConfig) -> bool:
