@@ -170,27 +170,49 @@ def modules(lines: list[str], *, ascii_only: bool) -> list[list[bool]]:
     return rows
 
 
-@pytest.mark.parametrize(("size", "border"), [((80, 60), 4), ((41, 31), 4), ((40, 31), 2), ((37, 29), 2)])
-def test_the_code_on_the_screen(size: tuple[int, int], border: int) -> None:
-    shown = modules(key_paper.qr_lines(IDENTITY.reveal(), size, ascii_only=False), ascii_only=False)
+@pytest.mark.parametrize(
+    ("size", "border", "beside"),
+    [((80, 24), 4, True), ((79, 23), 4, True), ((75, 21), 2, True), ((41, 36), 4, False), ((37, 34), 2, False)],
+)
+def test_the_code_on_the_screen(size: tuple[int, int], border: int, beside: bool) -> None:
+    lines, has_room = key_paper.fitted(IDENTITY.reveal(), size, ascii_only=False)
+    assert has_room is beside
+    shown = modules(lines, ascii_only=False)
     wanted = qr_matrix(IDENTITY.reveal(), border)
     assert shown[: len(wanted)] == wanted == of_segno(IDENTITY.reveal(), border)
     assert not any(map(any, shown[len(wanted) :]))
 
 
-@pytest.mark.parametrize(("size", "border"), [((82, 60), 4), ((80, 60), 2), ((74, 47), 2)])
-def test_the_code_in_ascii(size: tuple[int, int], border: int) -> None:
-    shown = modules(key_paper.qr_lines(IDENTITY.reveal(), size, ascii_only=True), ascii_only=True)
-    assert shown == qr_matrix(IDENTITY.reveal(), border)
+@pytest.mark.parametrize(
+    ("size", "border", "beside"),
+    [((120, 43), 4, True), ((82, 60), 4, False), ((80, 60), 2, False), ((74, 52), 2, False)],
+)
+def test_the_code_in_ascii(size: tuple[int, int], border: int, beside: bool) -> None:
+    lines, has_room = key_paper.fitted(IDENTITY.reveal(), size, ascii_only=True)
+    assert has_room is beside
+    assert modules(lines, ascii_only=True) == qr_matrix(IDENTITY.reveal(), border)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60), (41, 40), (37, 34)])
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_all_of_it_fits_the_screen(size: tuple[int, int], ascii_only: bool) -> None:
+    lines = key_paper.sheet(IDENTITY, size, ascii_only=ascii_only, plain=False)
+    bare = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    if "needs" not in bare[0]:
+        assert max(map(len, bare)) <= size[0]
+        assert len(lines) + 2 <= size[1]
+    words = re.sub(r"[▀▄█\s]", "", "".join(bare))
+    assert typed_identity(words[words.index(MARK) :].partition("Oneline")[0]) == IDENTITY
 
 
 @pytest.mark.parametrize(
     ("size", "ascii_only", "plain", "says"),
     [
-        ((36, 60), False, False, "needs 37 columns and 29 rows, this terminal has 36 and 60"),
-        ((80, 24), False, False, "needs 37 columns and 29 rows, this terminal has 80 and 24"),
-        ((73, 60), True, False, "needs 74 columns"),
-        ((80, 24), True, False, "needs 74 columns and 47 rows"),
+        ((36, 60), False, False, "needs 75 columns and 21 rows, or 37 and 34; this terminal has 36 and 60"),
+        ((80, 20), False, False, "this terminal has 80 and 20"),
+        ((74, 24), False, False, "this terminal has 74 and 24"),
+        ((73, 60), True, False, "needs 112 columns and 39 rows, or 74 and 52"),
+        ((80, 24), True, False, "this terminal has 80 and 24"),
         ((80, 60), False, True, "shows no colours"),
     ],
 )

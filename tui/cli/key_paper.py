@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import click
@@ -26,7 +27,10 @@ _INK = "\x1b[30;107m\x1b[38;5;16;48;5;231m"
 _DARK = "\x1b[40m\x1b[48;5;16m"
 _LIGHT = "\x1b[107m\x1b[48;5;231m"
 _OFF = "\x1b[0m"
-_TEXT_ROWS = 10
+_WORDS = 38
+"""Columns of the words beside the code, and of what parts them."""
+_TEXT_ROWS = 13
+_PROMPT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,37 +98,48 @@ def _show(identity: Secret, *, ascii_only: bool) -> None:
 
 
 def sheet(identity: Secret, size: tuple[int, int], *, ascii_only: bool, plain: bool) -> list[str]:
-    """What is shown: the QR code where it fits into `size` (columns, rows), the identity below it."""
+    """What is shown: the QR code where it fits into `size` (columns, rows), the identity beside or below it."""
     from backends.archive.keys_paper import groups
 
     mark, *data = groups(identity)
-    code = [] if plain else qr_lines(identity.reveal(), size, ascii_only=ascii_only)
-    columns, rows = size
-    note = [] if code else [_no_room(columns, rows, ascii_only=ascii_only, plain=plain), ""]
-    return [
-        *code,
-        *note,
-        "The recovery identity. Write it down, print or scan it now; it is shown once and not kept here:",
+    text = [
+        "The recovery identity. Write it",
+        "down, print or scan it now: it is",
+        "shown once and not kept here.",
         "",
-        f"    {mark} {' '.join(data[:5])}",
-        f"    {' ' * len(mark)} {' '.join(data[5:10])}",
-        f"    {' ' * len(mark)} {' '.join(data[10:])}",
+        mark,
+        *(" ".join(data[at : at + 5]) for at in range(0, len(data), 5)),
         "",
-        "One line, without the spaces. After the first 1 there is no I, O or B and no other 1.",
+        "One line, without the spaces. After",
+        "the first 1 there is no I, O or B,",
+        "and no other 1.",
     ]
+    code, beside = ([], False) if plain else fitted(identity.reveal(), size, ascii_only=ascii_only)
+    if not code:
+        return [_no_room(*size, ascii_only=ascii_only, plain=plain), "", *text]
+    if not beside:
+        return [*code, "", *text]
+    above = [""] * ((len(code) - len(text)) // 2)
+    return [f"{line}  {words}".rstrip() for line, words in zip_longest(code, [*above, *text], fillvalue="")]
 
 
-def qr_lines(text: str, size: tuple[int, int], *, ascii_only: bool) -> list[str]:
-    """A QR code, dark on light whatever the terminal's colours, as lines; empty when it does not fit."""
+def fitted(text: str, size: tuple[int, int], *, ascii_only: bool) -> tuple[list[str], bool]:
+    """A QR code as lines, dark on light whatever the terminal's colours, and whether words have room beside it.
+
+    Without lines when it does not fit. The quiet zone is 4 modules, or 2 where that makes it fit.
+    """
     from backends.archive.keys_paper import qr_matrix
 
     columns, rows = size
     for border in (4, 2):
         matrix = qr_matrix(text, border)
         lines = _wide(matrix) if ascii_only else _halved(matrix)
-        if len(matrix) * (2 if ascii_only else 1) <= columns and len(lines) + _TEXT_ROWS <= rows:
-            return lines
-    return []
+        width = len(matrix) * (2 if ascii_only else 1)
+        if width + _WORDS <= columns and len(lines) + _PROMPT <= rows:
+            return lines, True
+        if width <= columns and len(lines) + _TEXT_ROWS + _PROMPT <= rows:
+            return lines, False
+    return [], False
 
 
 def _halved(matrix: Sequence[Sequence[bool]]) -> list[str]:
@@ -143,10 +158,11 @@ def _wide(matrix: Sequence[Sequence[bool]]) -> list[str]:
 def _no_room(columns: int, rows: int, *, ascii_only: bool, plain: bool) -> str:
     if plain:
         return "This terminal shows no colours, so there is no QR code; --recovery-page FILE.svg makes a page with one."
-    need = (74, 37 + _TEXT_ROWS) if ascii_only else (37, 19 + _TEXT_ROWS)
+    width, height = (74, 37) if ascii_only else (37, 19)
     return (
-        f"The QR code needs {need[0]} columns and {need[1]} rows, this terminal has {columns} and {rows}: "
-        "make it larger and press Ctrl-C, or use --recovery-page FILE.svg."
+        f"The QR code needs {width + _WORDS} columns and {height + _PROMPT} rows, or {width} and "
+        f"{height + _TEXT_ROWS + _PROMPT}; this terminal has {columns} and {rows}. Press Ctrl-C and make it larger, "
+        "or use --recovery-page FILE.svg."
     )
 
 
