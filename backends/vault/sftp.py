@@ -253,8 +253,8 @@ class SftpVault(Vault):
     def _explain(self, status: Status, doing: str, key: str) -> VaultError:
         """What a status means for somebody who keeps backups here. Version 3 has hardly more to say than `Failure`."""
         said = status.text or f"status {status.code}"
-        writing = doing in {"write", "replace"}
-        room = self._room_or_none() if writing and status.code in {Code.FAILURE, Code.PERMISSION_DENIED} else None
+        changing = doing in {"write", "replace", "delete"}
+        room = self._room_or_none() if changing and status.code in {Code.FAILURE, Code.PERMISSION_DENIED} else None
         if (room and room.read_only) or "read-only" in said.lower():
             return VaultDenied(f"{self.where} is read-only", "Check how it is mounted there.")
         if status.code == Code.PERMISSION_DENIED:
@@ -265,7 +265,7 @@ class SftpVault(Vault):
         if status.code == Code.NO_SUCH_FILE:
             return NotFound(f"{_named(key)} is not in {self.where}", "Is its disk mounted there?")
         full = any(word in said.lower() for word in ("space", "quota"))
-        if full or (room is not None and (room.no_files or room.free < _TIGHT)):
+        if full or (doing != "delete" and room is not None and (room.no_files or room.free < _TIGHT)):
             return VaultFull(f"no room left in {self.where}", "Make room there, or prune old snapshots.")
         return VaultError(
             f"the server could not {doing} {_named(key)} in {self.where}: it says {said}",

@@ -99,9 +99,13 @@ class Files:
 
     def write_all(self, handle: bytes, data: bytes) -> None:
         """Write a small file at once, put it on the disk and close it."""
-        for at in range(0, len(data), self.write_size):
-            self.done(self.send_write(handle, at, data[at : at + self.write_size]))
-        self.sync(handle)
+        try:
+            for at in range(0, len(data), self.write_size):
+                self.done(self.send_write(handle, at, data[at : at + self.write_size]))
+            self.sync(handle)
+        except BaseException:
+            self.close_later(handle)  # what is removed while it is open still takes room
+            raise
         self.close(handle)
 
     def send_read(self, handle: bytes, offset: int, size: int) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import stat
@@ -13,10 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from backends.archive.keys import new_identity
+from backends.archive.writer import Snapshot, begin_snapshot
+from backends.catalog import Catalog
 from backends.config.schema import SftpVault as SftpConfig
 from backends.connection import host_keys
 from backends.connection.reach import Timeouts
 from backends.errors import AlreadyExists, NotFound, VaultError
+from backends.model import Asset
+from backends.vault.base import Vault
+from backends.vault.directory import DirectoryVault
+from backends.vault.format import prepare
 from backends.vault.machine import machine_of
 from backends.vault.open import open_vault
 from backends.vault.sftp import SftpVault
@@ -25,6 +33,7 @@ from tests.servers.openssh import OpenSSH
 from tests.servers.sftp import SUBSYSTEM, config_for, kill_sessions, sftp_vault, shared_server, stop_sessions
 
 MIB = 1024 * 1024
+_, RECIPIENT = new_identity()
 
 
 @pytest.fixture(autouse=True)
@@ -306,6 +315,41 @@ def test_a_download_from_a_server_that_is_gone_fails(tmp_path: Path) -> None:
                 stored.read()
             with pytest.raises(VaultGone):
                 dict(vault.read_many(["big", "small"], 10))
+
+
+def test_a_server_that_dies_while_a_snapshot_is_written(tmp_path: Path) -> None:
+    """The other vault has it; here nothing is listed, and when the server is back the next one is in both."""
+    near = DirectoryVault("near", tmp_path / "near")
+    with OpenSSH(tmp_path / "sshd", options=SUBSYSTEM) as server:
+        far = opened(config_for(server, tmp_path / "far"))
+        catalog = Catalog(tmp_path / "cache")
+        for vault in (near, far):
+            prepare(vault, [RECIPIENT])
+        snapshot = begin(near, far)
+        snapshot.write("first", io.BytesIO(bytes(MIB)), compress=False)
+        kill_sessions(server)
+        server.stop()
+        snapshot.write("second", io.BytesIO(bytes(MIB)), compress=False)
+        made = snapshot.commit({})
+        assert snapshot.vaults == ("near",)
+        assert "offsite" in snapshot.lacking["offsite"].sentence
+        server.start()
+        for vault in (near, far):
+            catalog.refresh_vault(vault)
+        assert [(found.id, found.vaults) for found in catalog.snapshots()] == [(made.id, ("near",))]
+        again = begin(near, far)
+        again.write("first", io.BytesIO(bytes(MIB)), compress=False)
+        again.commit({})
+        assert again.vaults == ("near", "offsite")
+        for vault in (near, far):
+            catalog.refresh_vault(vault)
+        assert {found.vaults for found in catalog.snapshots()} == {("near",), ("near", "offsite")}
+        assert temporaries(tmp_path / "far") == []
+        far.close()
+
+
+def begin(*vaults: Vault) -> Snapshot:
+    return begin_snapshot(vaults, host="social", asset=Asset.DATABASE, run="r", recipients=[RECIPIENT])
 
 
 def test_an_object_that_was_replaced_while_it_was_read(mortal: OpenSSH, tmp_path: Path) -> None:

@@ -173,6 +173,11 @@ def test_a_disk_without_room(tmp_path: Path) -> None:
                 fill(vault)
             vault.delete("hosts/a/0")
             vault.put_new("hosts/a/c", b"there is room again")
+            subprocess.run([mount, "-o", "remount,ro", str(place)], check=True)
+            with pytest.raises(VaultDenied, match="is read-only"):
+                vault.put_new("hosts/a/d", b"x")
+            with pytest.raises(VaultDenied, match="is read-only"):
+                vault.delete("hosts/a/c")
             vault.close()
     finally:
         subprocess.run([umount, "-l", str(place)], check=True)
