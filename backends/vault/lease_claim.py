@@ -154,12 +154,8 @@ class Claim:
             raise self.place.lost()
 
     def _remember(self, view: View) -> None:
-        """What those before wrote: an expired holder, those who said that they were done, and the last slot."""
-        records = list(self.place.finished(view))
-        records += [found for found in (self.place.get(_last(beats).key) for beats in view.held.values()) if found]
-        slot = self.place.get(self.place.slot(view.top)) if view.top else None
-        records += [slot] if slot else []
-        self.previous = remembered(*(each.wrote for each in records))
+        """What those before wrote."""
+        self.previous = remembered(*(each.wrote for each in self.place.before(view, self.record.token)))
         self.record = replace(self.record, wrote=self.previous)
 
     def _withdraw(self) -> None:
@@ -168,7 +164,3 @@ class Claim:
         if not self.place.remove([self.place.claim(token), *self._beats()]):
             with suppress(VaultError):
                 self.place.put_surely(self.place.gone(token), replace(self.record, state="released"))
-
-
-def _last(beats: dict[int, StoredObject]) -> StoredObject:
-    return beats[max(beats)]

@@ -20,6 +20,7 @@ _LOOKS = 4
 _PAUSE = 0.25
 """Seconds between looks at somebody who may be giving way."""
 _SLOTS_KEPT = 8
+_DONE_READ = 2
 _KEPT = 12
 """How many times its ttl an object that is over stays: longer than any listing lags."""
 _OBJECT = re.compile(
@@ -205,10 +206,16 @@ class Place:
             "Was this machine asleep, or cut off? Start the run again.",
         )
 
-    def finished(self, view: View) -> Iterator[Record]:
-        """What those who held it without slots said at their end, the first of them first."""
-        for stored in sorted(view.done.values(), key=lambda each: each.modified_at)[-8:]:
-            record = self.get(stored.key)
+    def before(self, view: View, mine: str) -> Iterator[Record]:
+        """The last of those who held it: each remembers what those before it wrote."""
+        done = sorted(view.done.values(), key=lambda each: each.modified_at)[-_DONE_READ:]
+        keys = [stored.key for stored in done]
+        keys += [
+            beats[max(beats)].key for token, beats in view.held.items() if not view.is_over(token) and token != mine
+        ]
+        keys += [self.slot(view.top)] if view.top else []
+        for key in keys:
+            record = self.get(key)
             if record is not None:
                 yield record
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from backends.errors import AlreadyExists, NotFound
 from backends.vault.base import StoredObject, Upload, Vault
 
-BEGINNING = datetime(2026, 11, 23, tzinfo=UTC)
+BEGINNING = datetime.now(UTC).replace(microsecond=1)
 
 
 class ModelVault(Vault):
