@@ -5,16 +5,14 @@ Made from the cache alone, so that it is there at once; `refresh_vaults` brings 
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import median
+from typing import TypedDict
 
 from backends.archive.signing import trust_of
 from backends.catalog import Catalog, Proof, VaultStatus
-from backends.config.schema import Config, VaultConfig
-from backends.errors import MastovaultError
+from backends.config.schema import Config
 from backends.model import (
     Asset,
     AssetObservation,
@@ -26,6 +24,7 @@ from backends.model import (
     Trust,
 )
 from backends.operations.custody import custody_of
+from backends.operations.fleet_refresh import refresh_vaults
 from backends.operations.fleet_words import EMPTY, NOTHING_YET, drill_words, state_text
 from backends.operations.storage import vault_status
 from backends.operations.trust_words import distrust
@@ -33,8 +32,6 @@ from backends.risk import AssetFacts, assess
 
 __all__ = ["Fleet", "VaultStatus", "load_fleet", "refresh_vaults"]
 
-PATIENCE = 45.0
-"""Seconds without progress after which a vault that is looked at counts as away."""
 _HISTORY = 6
 """Snapshots that are looked at: the newest, and those that tell its usual size."""
 _TRIES = 20
@@ -65,6 +62,12 @@ class _Known:
     attempts: dict[tuple[str, Asset], list[tuple[datetime, bool, str]]]
 
 
+class _Places(TypedDict):
+    copies: int
+    offsite: bool
+    same_machine: bool
+
+
 def load_fleet(config: Config, catalog: Catalog, now: datetime) -> Fleet:
     """Every asset of every configured host, worst first. Reads the cache only. Raises `CacheFailed`."""
     catalog = catalog.trusting(config.signers)
@@ -87,72 +90,6 @@ def load_fleet(config: Config, catalog: Catalog, now: datetime) -> Fleet:
     )
 
 
-def refresh_vaults(config: Config, catalog: Catalog, patience: float = PATIENCE) -> None:
-    """Read what is new in every configured vault into the cache, all at once; one that is away is noted there.
-
-    Args:
-        config: the configuration.
-        catalog: the cache.
-        patience: seconds without any progress after which a vault counts as away and is waited for no longer.
-
-    Raises:
-        CacheFailed: the cache cannot be used.
-    """
-    looks = [_Look(name, its, catalog) for name, its in config.vaults.items()]
-    for look in looks:
-        look.start()
-    for look in looks:
-        look.wait(patience)
-    catalog.keep_vaults(config.vaults)
-
-
-class _Look:
-    """A look at one vault, in a thread of its own, so that one that hangs holds nobody up."""
-
-    def __init__(self, name: str, config: VaultConfig, catalog: Catalog) -> None:
-        self._name, self._config, self._catalog = name, config, catalog
-        self._alive = time.monotonic()
-        self._where = ""
-        self._failed: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name=f"look at {name}", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def wait(self, patience: float) -> None:
-        """Wait until it is done, or nothing was heard for so many seconds. Raises what it failed with."""
-        while self._thread.is_alive() and (left := self._alive + patience - time.monotonic()) > 0:
-            self._thread.join(left)
-        if self._thread.is_alive():
-            self._note(f"it has not answered for {patience:.0f} seconds")
-        elif self._failed is not None:
-            raise self._failed
-
-    def _work(self) -> None:
-        from backends.vault.open import open_vault
-
-        try:
-            vault = open_vault(self._name, self._config)
-        except MastovaultError as error:
-            self._note(error.sentence)
-            return
-        self._where = vault.where
-        try:
-            self._catalog.refresh_vault(vault, beat=self._beat)
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            self._failed = error
-        finally:
-            vault.close()
-
-    def _beat(self) -> None:
-        self._alive = time.monotonic()
-
-    def _note(self, error: str) -> None:
-        status = vault_status(self._name, self._config, None)
-        self._catalog.note_vault(self._name, self._where or status.where, offsite=status.offsite, error=error)
-
-
 def _urgency(row: AssetStatus) -> tuple[float, int, str]:
     score = max(float(row.score), _UNKNOWN_RANKS_AS) if row.level is Level.UNKN else float(row.score)
     return -score, -row.asset.impact, row.host
@@ -171,7 +108,10 @@ def _row(known: _Known, host: str, asset: Asset) -> AssetStatus:
     if _is_empty(known, host, seen):
         return _nothing_to_lose(known, host, asset)
     facts = replace(_facts(known, host, asset, history, looked), untrusted=_untrusted(known, listed))
-    assessment = assess(facts)
+    assessment = min(
+        (assess(each) for each in (facts, *_fallbacks(known, host, facts, history, looked))),
+        key=lambda each: each.score,
+    )
     return AssetStatus(
         host=host,
         asset=asset,
@@ -223,7 +163,6 @@ def _facts(
     goal = known.config.goal(host, asset)
     seen = known.hosts.get(host)
     fails = _failures(known, host, asset, newest)
-    copies = [name for name in newest.vaults if name in known.vaults] if newest else []
     custody = custody_of(known.config.encryption, known.now)
     proof = known.proofs.get((host, asset), Proof())
     return AssetFacts(
@@ -232,9 +171,7 @@ def _facts(
         goal_seconds=None if goal is None else goal.total_seconds(),
         differs=_differs(newest, looked),
         verify_failed=newest is not None and newest.verify_failed,
-        copies=len(copies),
-        offsite=any(known.vaults[name].offsite for name in copies),
-        same_machine=bool(copies) and all(_on_machine(known.vaults[name], seen) for name in copies),
+        **_places(known, newest, seen),
         failed_runs=len(fails),
         failure=fails[0] if fails else "",
         bytes=newest.bytes if newest else None,
@@ -249,6 +186,32 @@ def _facts(
         provider=(looked.provider or "") if looked is not None else "",
         asked=_host_answers(seen, looked) and (_kept(looked) or _vaults_answer(known, host, newest)),
     )
+
+
+def _fallbacks(
+    known: _Known, host: str, facts: AssetFacts, history: list[SnapshotInfo], looked: AssetObservation | None
+) -> list[AssetFacts]:
+    """The same with the age and the places of older snapshots.
+
+    Without them one more snapshot that a vault elsewhere did not take would be riskier than none.
+    """
+    seen = known.hosts.get(host)
+    found = []
+    for older in history[1:]:
+        if older.verify_failed or older.fingerprint != history[0].fingerprint:
+            continue
+        age = _age(known.now, older, seen, looked)
+        found.append(replace(facts, age_seconds=age, **_places(known, older, seen)))
+    return found
+
+
+def _places(known: _Known, snapshot: SnapshotInfo | None, seen: HostObservation | None) -> _Places:
+    copies = [known.vaults[name] for name in snapshot.vaults if name in known.vaults] if snapshot else []
+    return {
+        "copies": len(copies),
+        "offsite": any(vault.offsite for vault in copies),
+        "same_machine": bool(copies) and all(_on_machine(vault, seen) for vault in copies),
+    }
 
 
 def _age(

@@ -249,6 +249,19 @@ def test_every_copy_on_the_machine_it_protects(world: World, monkeypatch: pytest
     assert said(world.row(Asset.DATABASE)) == "never proven by a drill"
 
 
+def test_one_more_copy_near_is_no_riskier_than_without(world: World) -> None:
+    """A vault elsewhere did not take the newest snapshot; it has yesterday's."""
+    world.see()
+    world.back_up(Asset.DATABASE, 20)
+    before = world.row(Asset.DATABASE).score
+    world.back_up(Asset.DATABASE, 1, world.near)
+    row = world.row(Asset.DATABASE)
+    assert row.newest is not None
+    assert row.newest.vaults == ("near",)
+    assert row.score == before
+    assert world.row(Asset.MEDIA).score > before, "never backed up"
+
+
 def test_a_copy_that_shrank(world: World) -> None:
     world.see()
     for hour in (5, 4, 3, 2):
