@@ -68,6 +68,8 @@ class _Account:
     unmade: int = 0
     """Snapshots that could not be encrypted anew."""
     left: list[str] = field(default_factory=list)
+    fresh: set[str] = field(default_factory=set)
+    """Snapshots that were just made, whose objects the commit has looked at."""
     packs: dict[str, list[str]] = field(default_factory=dict)
     """Shared objects that removed snapshots named, by vault."""
 
@@ -226,6 +228,7 @@ def _make(family: Family, tools: Tools, account: _Account, damaged: Mapping[str,
             said = f"{copy.id} stays as it is: {error.sentence}"
             break
         account.made += 1
+        account.fresh.add(made.id)
         account.bytes += made.bytes
         tools.job.log(f"{copy.id} is now {made.id}")
         trust = Trust.UNSIGNED if copy.trust is Trust.UNSIGNED else Trust.TRUSTED
@@ -250,7 +253,7 @@ def _replace(family: Family, tools: Tools, account: _Account) -> None:
             )
             continue
         with _noted(account, f"{copy.id} stays in {copy.vault.name} beside {new}"):
-            if not is_whole(copy.vault, new):
+            if new not in account.fresh and not is_whole(copy.vault, new):
                 raise Damaged(f"{new} lacks objects there", "Look at that vault; prune removes what is torn.")
             carry_checks(copy.vault, copy.id, new)
             why, packs = remove(copy.vault, copy.id, tools.guard)

@@ -10,7 +10,7 @@ from backends.archive.layout import HOSTS, MANIFEST_KEY, MAX_MANIFEST, SNAPSHOT_
 from backends.archive.manifest import Manifest, ObjectEntry
 from backends.archive.reader import parse_sealed
 from backends.archive.signing import trust_of
-from backends.errors import VaultError
+from backends.errors import NotFound, VaultError
 from backends.model import Asset, Trust
 from backends.untrusted import clean
 from backends.vault.base import Vault
@@ -105,6 +105,8 @@ def _note(
     signers: Mapping[str, str],
 ) -> None:
     try:
+        if isinstance(data, NotFound):
+            return  # removed since, or listed still
         if isinstance(data, VaultError):
             raise data
         manifest, seal = parse_sealed(key, data)

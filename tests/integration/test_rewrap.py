@@ -21,6 +21,7 @@ from backends.operations import rewrap, rewrap_look, verify
 from backends.operations.locks import hold
 from backends.operations.rewrap_look import FROM
 from backends.vault.directory import DirectoryVault
+from tests.contract.lagging import LaggingVault
 from tests.rewrap_faults import calls_of_a_rewrap, killed_and_continued, require_survived
 from tests.rewrap_world import BEGAN, PACK, Rewraps
 from tests.servers.backup import WatchedJob
@@ -271,6 +272,22 @@ def test_a_fault_at_each_call_of_a_vault(memory: Path, after: bool, dead: bool) 
 
 def test_killed_at_any_moment(memory: Path) -> None:
     assert killed_and_continued(memory, rounds=3) == 3
+
+
+def test_listings_that_lag_behind(world: Rewraps, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.check(world.secrets(1), "drilled")
+    world.media(2, before=world.media(1))
+    contents = world.contents()
+    lagging = {name: LaggingVault(vault, 3600, prefix="hosts/") for name, vault in world.vaults.items()}
+    monkeypatch.setattr(verify, "open_vault", lambda name, its: lagging[name])
+    for _ in range(2):
+        results = world.rewrap()
+        assert {result.state for result in results.values()} == {JobState.DONE}, results
+        assert world.contents() == contents
+    monkeypatch.undo()
+    world.rewrap()
+    assert world.contents() == contents
+    world.require_rewrapped()
 
 
 def test_a_bug_in_one_asset_does_not_end_the_other(world: Rewraps, monkeypatch: pytest.MonkeyPatch) -> None:
