@@ -49,8 +49,8 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSSH]:
         yield server
 
 
-def opened(config: SftpConfig, patience: float = 10.0) -> SftpVault:
-    return SftpVault("offsite", config, patience=patience, timeouts=Timeouts(connect=5, banner=2, handshake=5, auth=5))
+def opened(config: SftpConfig) -> SftpVault:
+    return SftpVault("offsite", config, patience=30)
 
 
 def temporaries(place: Path) -> list[str]:
@@ -231,18 +231,32 @@ def test_nobody_answers(tmp_path: Path) -> None:
         opened(config).read("a")
 
 
-def test_a_server_that_falls_silent(tmp_path: Path) -> None:
-    with OpenSSH(tmp_path / "sshd", options=SUBSYSTEM) as server:
-        vault = opened(config_for(server, tmp_path / "vault"), patience=0.5)
-        with vault.open_upload("a") as upload:
-            upload.write(b"x")
-            time.sleep(0.7)  # it is the server that has to answer, not who writes
-            upload.commit()
-        stop_sessions(server)
-        with pytest.raises(VaultGone, match=r"did not answer for 0.5 seconds"):
-            vault.read("a")
-        vault.put_new("b", b"x")  # on a new connection
-        kill_sessions(server)
+def test_a_server_that_falls_silent(mortal: OpenSSH, tmp_path: Path) -> None:
+    vault = opened(config_for(mortal, tmp_path / "vault"))
+    vault.put_new("a", b"x")
+    (files,) = vault.link._open
+    files.session._patience = 0.2
+    stop_sessions(mortal)
+    with pytest.raises(VaultGone, match=r"did not answer for 0\.2 seconds"):
+        vault.read("a")
+    vault.put_new("b", b"x")  # on a new connection
+    kill_sessions(mortal)
+    vault.close()
+
+
+def test_a_writer_that_is_silent(tmp_path: Path) -> None:
+    """It is the server that has to answer in time, not who writes."""
+    vault = opened(config_for(shared_server(), tmp_path / "vault"))
+    with vault.open_upload("a") as upload:
+        (files,) = vault.link._open
+        files.session._channel.settimeout(0.05)
+        upload.write(bytes(MIB))
+        time.sleep(0.2)
+        assert files.session.alive
+        files.session._channel.settimeout(30)
+        upload.commit()
+    assert [found.bytes for found in vault.list()] == [MIB]
+    vault.close()
 
 
 @pytest.mark.parametrize(
