@@ -136,7 +136,10 @@ class SftpLink:
         """A session to work with; `give_back` it. Raises `VaultGone`."""
         asked = time.monotonic()
         with self._lock:
+            silent = any(files.session.fell_silent for files in self._open)
             self._open = [files for files in self._open if files.session.alive]
+            if silent and not self._open:
+                self._drop()  # a connection on which nobody answers opens no further session either
             idle = min(self._open, key=lambda each: each.session.uses, default=None)
             if idle is None or (idle.session.uses and len(self._open) < CHANNELS and not self._full):
                 idle = self._another(asked, idle)

@@ -101,6 +101,11 @@ class Session:
         """Whether requests can be sent."""
         return self._over is None
 
+    @property
+    def fell_silent(self) -> bool:
+        """Whether it ended because nothing was answered in time."""
+        return self._over is not None and self._over.silent
+
     def send(self, kind: Kind, fields: bytes, data: bytes | memoryview = b"") -> Reply:
         """Send a request and return its answer-to-be; `data` follows the fields as it is.
 
