@@ -13,6 +13,13 @@ from backends.vault.base import Vault
 from backends.vault.lease import TTL, Lease, take_lease
 
 Kind = Literal["write", "sync"]
+NAMES: tuple[Kind, ...] = ("write", "sync")
+"""What an asset's leases are for, in the order in which one takes both."""
+
+
+def name_of(host: str, asset: Asset, kind: Kind = "write") -> str:
+    """The name of an asset's lease."""
+    return f"{host}/{asset.value}/{kind}"
 
 
 class Held:
@@ -83,7 +90,7 @@ def hold_vaults(
         for vault in sorted(vaults, key=lambda each: each.name):
             try:
                 held.leases[vault.name] = take_lease(
-                    vault, f"{host}/{asset.value}/{kind}", run=run, doing=doing, ttl=ttl, wait=wait
+                    vault, name_of(host, asset, kind), run=run, doing=doing, ttl=ttl, wait=wait
                 )
             except VaultError as error:
                 fault = error

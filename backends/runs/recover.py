@@ -7,24 +7,21 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from backends.archive.layout import HOSTS, SNAPSHOT_ID, manifest_key, snapshot_prefix
+from backends.archive.layout import SNAPSHOT_ID
 from backends.catalog import record_attempt
 from backends.config.paths import Paths
 from backends.config.schema import Config
-from backends.errors import MastovaultError, NotFound
+from backends.errors import MastovaultError
 from backends.model import Asset, Attempt, JobResult, JobState, utc_now
 from backends.runs.events import EVENTS, LOST, EventWriter, parse_line, parse_progress, parse_result, summary_event
 from backends.runs.folder import SETTLED, Request, folders, is_alive, read_request, remove_socket
+from backends.runs.leftovers import Reached, clean_vault, holds, reach
 from backends.runs.tail import Tail
 from backends.vault.base import Vault
-from backends.vault.format import read_format
-from backends.vault.open import open_vault
 
-_LEFTOVER_AGE = timedelta(days=1)
 _NEXT_STEP = {
     "backup": "What it left behind is removed. Start it again.",
     "restore": "`mastovault undo` shows it: it can be continued or rolled back.",
@@ -47,17 +44,39 @@ class _Trace:
     """Vaults that were cleaned up after it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A run that ended without saying so."""
+
+    folder: Path
+    request: Request
+    trace: _Trace
+
+
 def recover(paths: Paths, config: Config) -> list[str]:
     """Clean up after every lost run; returns the ids of those that were not known to be lost yet.
 
     Never raises for a vault's fault: what it could not clean is cleaned the next time.
     """
-    found = []
     with _alone(paths.state_dir) as alone:
-        for folder in folders(paths.state_dir) if alone else ():
-            if not (folder / SETTLED).exists() and _look_at(folder, config, utc_now()):
-                found.append(folder.name)
-    return found
+        left = [folder for folder in folders(paths.state_dir) if not (folder / SETTLED).exists()] if alone else []
+        lost = [each for folder in left if (each := _lost(folder, config)) is not None]
+        if not lost:
+            return []
+        reached = reach(config, [name for run in lost for name in vaults_of(config, run.request)])
+        try:
+            for run in lost:
+                _settle(run, config, reached)
+        finally:
+            reached.close()
+    return [run.folder.name for run in lost if not run.trace.ended]
+
+
+def vaults_of(config: Config, request: Request) -> list[str]:
+    """The names of the vaults that a run may have written to, of those that are configured now."""
+    named = [request.options.get(name) for name in ("source", "target")]
+    names = [*config.vaults_of(request.host), *(str(name) for name in named if name)]
+    return [name for name in dict.fromkeys(names) if name in config.vaults]
 
 
 @contextlib.contextmanager
@@ -76,23 +95,29 @@ def _alone(state_dir: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _look_at(folder: Path, config: Config, now: datetime) -> bool:
-    """Settle what can be settled of one run; returns whether it is newly known to be lost."""
+def _lost(folder: Path, config: Config) -> _Lost | None:
+    """A run whose process is gone and that left something to do; one that did not is settled at once."""
     request = read_request(folder)
-    if request is None or is_alive(request, now) or request.host not in config.hosts:
-        return False
+    if request is None or is_alive(request, utc_now()) or request.host not in config.hosts:
+        return None
     remove_socket(Path(request.control))
     trace = _read(folder)
-    lost, new = trace.lost or not trace.ended, not trace.ended
-    events = EventWriter(folder)
+    if trace.ended and not trace.lost:
+        (folder / SETTLED).touch()
+        return None
+    return _Lost(folder, request, trace)
+
+
+def _settle(run: _Lost, config: Config, reached: Reached) -> None:
+    """Say what became of a lost run, and clean up after it in the vaults that answer."""
+    events = EventWriter(run.folder)
     try:
-        if new:
-            _declare_lost(events, request, trace, config)
-        if not lost or _clean(events, request, trace, config):
-            (folder / SETTLED).touch()
+        if not run.trace.ended:
+            _declare_lost(events, run.request, run.trace, reached.of(vaults_of(config, run.request)))
+        if _clean(events, run.request, run.trace, config, reached):
+            (run.folder / SETTLED).touch()
     finally:
         events.close()
-    return new
 
 
 def _read(folder: Path) -> _Trace:
@@ -121,17 +146,8 @@ def _note(trace: _Trace, event: Mapping[str, Any]) -> None:
         trace.cleaned.add(str(event["vault"]))
 
 
-def _vaults(config: Config, host: str) -> list[Vault]:
-    opened = []
-    for name in config.vaults_of(host):
-        with contextlib.suppress(MastovaultError):
-            opened.append(open_vault(name, config.vaults[name]))
-    return opened
-
-
-def _declare_lost(events: EventWriter, request: Request, trace: _Trace, config: Config) -> None:
+def _declare_lost(events: EventWriter, request: Request, trace: _Trace, vaults: Sequence[Vault]) -> None:
     """Record in the vaults that the open jobs failed, and write the summary that the run could not write."""
-    vaults = _vaults(config, request.host)
     results = dict(trace.results)
     for asset in request.assets:
         # A job that was cancelled before its turn has said its last state and never its result.
@@ -172,53 +188,22 @@ def _stored(vaults: Sequence[Vault], begun: Sequence[str]) -> str | None:
     for vault in vaults:
         with contextlib.suppress(MastovaultError):
             for snapshot in begun:
-                if SNAPSHOT_ID.fullmatch(snapshot) and _holds(vault, snapshot):
+                if SNAPSHOT_ID.fullmatch(snapshot) and holds(vault, snapshot):
                     return snapshot
     return None
 
 
-def _holds(vault: Vault, snapshot: str) -> bool:
-    """Whether a vault holds a snapshot's manifest. Raises `VaultError` when it cannot be asked."""
-    try:
-        vault.read(manifest_key(snapshot)).close()
-    except NotFound:
-        return False
-    return True
-
-
-def _clean(events: EventWriter, request: Request, trace: _Trace, config: Config) -> bool:
+def _clean(events: EventWriter, request: Request, trace: _Trace, config: Config, reached: Reached) -> bool:
     """Remove what the run left in the vaults; returns whether nothing is left in any."""
     # The vaults that are configured now: one that was taken out since is nobody's to clean any more.
-    left = set(config.vaults_of(request.host)) - trace.cleaned
-    for vault in _vaults(config, request.host):
-        if vault.name in left:
-            with contextlib.suppress(MastovaultError, ValueError):
-                if trace.begun and read_format(vault) is None:
+    left = set(vaults_of(config, request)) - trace.cleaned
+    for vault in reached.of(sorted(left)):
+        with contextlib.suppress(MastovaultError, ValueError):
+            if vault.name not in reached.prepared:
+                if trace.begun:
                     continue  # an empty directory where a disk should be mounted
-                for keys in trace.begun.values():
-                    _clean_vault(vault, request.host, keys)
-                vault.clean_leftovers(utc_now() - _LEFTOVER_AGE)
-                events.write({"event": "cleaned", "vault": vault.name})
-                left.discard(vault.name)
+            elif not clean_vault(vault, request.host, request.assets, trace.begun, request.id):
+                continue
+            events.write({"event": "cleaned", "vault": vault.name})
+            left.discard(vault.name)
     return not left
-
-
-def _clean_vault(vault: Vault, host: str, keys: Sequence[str]) -> None:
-    """Remove what one job left, unless its snapshot had been committed to this vault: then all of it stays.
-
-    Raises `VaultError` when the vault cannot be used.
-    """
-    snapshots = [key for key in keys if SNAPSHOT_ID.fullmatch(key)]
-    if any(_holds(vault, snapshot) for snapshot in snapshots):
-        return
-    for snapshot in snapshots:
-        for stored in list(vault.list(snapshot_prefix(snapshot))):
-            vault.delete(stored.key)
-        # Nobody else writes below a snapshot's own prefix, so that even the youngest leftovers there are this run's.
-        vault.clean_leftovers(utc_now() + _LEFTOVER_AGE, snapshot_prefix(snapshot))
-        vault.delete(manifest_key(snapshot))  # which is not there; this removes the empty directory
-    for key in keys:
-        if key.startswith(f"{HOSTS}{host}/"):
-            for stored in list(vault.list(key)):
-                if stored.key.startswith(f"{key}."):  # the codecs' suffixes
-                    vault.delete(stored.key)

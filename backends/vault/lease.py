@@ -17,12 +17,12 @@ from backends.errors import LeaseLost, Locked, MastovaultError, VaultError
 from backends.vault.base import Vault
 from backends.vault.lease_claim import Claim
 from backends.vault.lease_clock import MachineTicker, Ticker
-from backends.vault.lease_owner import LIVE
+from backends.vault.lease_owner import LIVE, is_gone
 from backends.vault.lease_place import Busy, Contested, Place
 from backends.vault.lease_record import TTL, Holder, Record, holder, new_record, remembered
 from backends.vault.lease_slots import Slots
 
-__all__ = ["TTL", "Holder", "Lease", "lease_holder", "take_lease"]
+__all__ = ["TTL", "Holder", "Lease", "end_gone", "lease_holder", "take_lease"]
 
 _PATIENCE = 15.0
 """Seconds for which several who want a lease at the same moment try again."""
@@ -96,6 +96,11 @@ class Lease:
                     "Start the run again when that vault answers.",
                 )
                 raise self._why from error
+
+    @property
+    def knows_time(self) -> bool:
+        """Whether `now` is the vault's time; where a listing lags it may be this machine's for a while."""
+        return self._way.place.clock.known
 
     def now(self) -> datetime:
         """The time by the vault's clock."""
@@ -199,6 +204,23 @@ def take_lease(
             if ticker is None:
                 lease.keep()
             return lease
+
+
+def end_gone(vault: Vault, name: str) -> None:
+    """End the lease that a process of this machine holds which is gone. Raises `VaultError`.
+
+    Others would wait for its expiry; this machine alone knows better.
+    """
+    place = Place(vault, name, MachineTicker())
+    view = place.look()
+    held = [beats[max(beats)].key for token, beats in view.held.items() if not view.is_over(token)]
+    held += [place.slot(view.top)] if view.top else []
+    for key in held:
+        record = place.get(key)
+        if record is not None and record.state == "held" and is_gone(record.owner, record.token):
+            with suppress(Locked):
+                take_lease(vault, name, run=record.run, doing=record.doing).release()
+            return
 
 
 def _attempt(place: Place, exclusive: bool, run: str, doing: str, ttl: timedelta, taken: float) -> Lease:

@@ -58,6 +58,11 @@ class VaultClock:
         self._ticker = ticker
         self._known: tuple[datetime, float] | None = None
 
+    @property
+    def known(self) -> bool:
+        """Whether the vault has shown its own time."""
+        return self._known is not None
+
     def note(self, modified_at: datetime, ticks: float) -> None:
         """Something that was written by `ticks` (of the ticker) has this modification time."""
         self._known = modified_at, ticks
