@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from backends.config.schema import Config
 from backends.model import Attempt, JobState, SnapshotInfo
+from backends.operations.custody import custody_of
+from tui.keeping import policy_words
 from tui.source import History
 from tui.widgets import say
 from tui.widgets.text import Line, Piece
@@ -24,6 +26,8 @@ class HistoryRow:
     run: str
     attempt: Attempt | None
     snapshot: SnapshotInfo | None
+    distrust: str = ""
+    """What speaks against whoever wrote it."""
 
     @property
     def result(self) -> Piece:
@@ -78,10 +82,17 @@ class HistoryRow:
         """The error, or where the copies are."""
         if self.attempt is not None and self.attempt.error:
             return self.attempt.error, "warn"
-        return (", ".join(self.snapshot.vaults), "") if self.snapshot is not None else ("", "")
+        if self.snapshot is None:
+            return "", ""
+        if self.distrust:
+            return f"{self.distrust} ▲", "high"
+        kept = ", ".join(self.snapshot.vaults)
+        if self.snapshot.damaged:
+            return f"{kept}; DAMAGED ▲▲ in {', '.join(self.snapshot.damaged)}", "bad"
+        return kept, ""
 
 
-def merge(history: History) -> tuple[HistoryRow, ...]:
+def merge(history: History, distrust: Callable[[SnapshotInfo], str] = lambda _info: "") -> tuple[HistoryRow, ...]:
     """Attempts with the snapshots they made, and snapshots whose attempt is not known; newest first."""
     snapshots = {one.id: one for one in history.snapshots}
     made: list[HistoryRow] = []
@@ -97,10 +108,11 @@ def merge(history: History) -> tuple[HistoryRow, ...]:
                 run=attempt.run,
                 attempt=attempt,
                 snapshot=snapshot,
+                distrust=distrust(snapshot) if snapshot is not None else "",
             )
         )
     made += [
-        HistoryRow(key=f"s{one.id}", at=one.at, run=one.run, attempt=None, snapshot=one)
+        HistoryRow(key=f"s{one.id}", at=one.at, run=one.run, attempt=None, snapshot=one, distrust=distrust(one))
         for one in history.snapshots
         if one.id not in told
     ]
@@ -125,8 +137,8 @@ def usual_seconds(rows: Sequence[HistoryRow]) -> float | None:
     return times[len(times) // 2] if times else None
 
 
-def copies(history: History, config: Config, now: datetime) -> list[Line]:
-    """One line a vault: how many copies, how old the newest; then what is kept and who can read it."""
+def copies(history: History, config: Config, now: datetime, offsite: Mapping[str, bool]) -> list[Line]:
+    """One line a vault: how many copies, how old the newest, whether off-site; then what is kept, and for whom."""
     lines: list[Line] = []
     names = list(config.vaults_of(history.host)) if history.host in config.hosts else []
     names += sorted({vault for one in history.snapshots for vault in one.vaults} - set(names))
@@ -135,18 +147,21 @@ def copies(history: History, config: Config, now: datetime) -> list[Line]:
         newest = max((one.at for one in held), default=None)
         lines.append(
             [
-                (f"{name:<10.10} ", "strong"),
-                (f"{len(held):>3}  ", "" if held else "bad"),
-                (f"newest {say.age(newest, now)}" if held else "no copy", "" if held else "bad"),
+                (f"{name:<9.9} ", "strong"),
+                (f"{len(held):>3} ", "" if held else "bad"),
+                (f"{say.age(newest, now):<6.6} " if held else "no copy ", "" if held else "bad"),
+                ("off-site" if offsite.get(name) else "", "ok"),
             ]
         )
+        bad = sum(name in one.damaged or (name in one.vaults and one.verify_failed) for one in history.snapshots)
+        altered = sum(name in one.altered for one in history.snapshots)
+        lines += [[(f"  {bad} DAMAGED ▲▲", "bad")]] if bad else []
+        lines += [[(f"  {altered} ANOTHER MANIFEST ▲▲", "bad")]] if altered else []
     if not names:
         lines.append([("no vault is configured", "bad")])
-    kept = config.retention
-    numbers = [(kept.last, "last"), (kept.daily, "daily"), (kept.weekly, "weekly"), (kept.monthly, "monthly")]
-    lines.append([("keeps ", "quiet"), (" ".join(f"{n} {word}" for n, word in numbers if n) or "everything", "quiet")])
+    lines.append([("keeps ", "quiet"), (policy_words(config.policy(history.host, history.asset)[0], " "), "quiet")])
     keys = config.encryption
-    confirmed = keys.recovery is not None and keys.custody_confirmed == keys.recovery
+    confirmed = not custody_of(keys, now).due
     lines.append(
         [
             (f"for {len(keys.recipients)} key{'s' * (len(keys.recipients) != 1)}, ", "quiet"),

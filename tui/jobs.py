@@ -14,7 +14,7 @@ from tui.widgets.text import Piece
 RECENT = timedelta(minutes=10)
 PLAN = "plan"
 """The kind of run that only looks, for the wizard; it is no job of the operator's."""
-CHANGING = frozenset({"backup", "restore", "undo"})
+CHANGING = frozenset({"backup", "restore", "undo", "prune", "rewrap"})
 """Kinds of which only one works on an asset at a time."""
 _ORDER = {JobState.CANCELLING: 0, JobState.RUNNING: 0, JobState.QUEUED: 1}
 
@@ -184,6 +184,9 @@ def cancelling(entry: JobEntry) -> str:
         "restore": "Until the swap all of it is taken back; after it, what is in place stays and u undoes it.",
         "undo": "A way back is finished before it stops.",
         "backup": "What was stored so far is removed; older snapshots stay as they are.",
+        "sync": "The snapshot that is being copied is left out; what was copied before stays.",
+        "prune": "The snapshot that is being removed is finished; the others stay.",
+        "rewrap": "The snapshot that is at work stays as it was; those before it stay encrypted anew.",
         "extract": "The files written so far are removed.",
     }.get(entry.run.kind, "Nothing is changed by it, so nothing is lost.")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from backends.config.schema import SftpVault, VaultConfig
 from backends.errors import HostKeyUnknown, MastovaultError
-from backends.model import SnapshotInfo
+from backends.model import SnapshotInfo, Trust
 from tui.screens.dialog import Confirm
 from tui.screens.storage import StorageScreen
 from tui.screens.vault import VaultScreen
@@ -18,7 +18,8 @@ from tui.vaults import CheckedVault, Plan, VaultDetail
 if TYPE_CHECKING:
     from backends.operations.vault_check import VaultReport
     from tui.app import MastovaultApp
-    from tui.screens.plan import PruneScreen, SyncScreen
+    from tui.screens.prune import PruneScreen
+    from tui.screens.sync import SyncScreen
 
 
 class Storing:
@@ -38,6 +39,13 @@ class Storing:
 
         seen = self._store.seen
         return warning(info, seen.config) if seen is not None else ""
+
+    def trust(self, info: SnapshotInfo) -> Trust:
+        """Whether the writer of a snapshot is one whom the configuration trusts."""
+        from backends.archive.signing import trust_of
+
+        seen = self._store.seen
+        return trust_of(info.signature, info.signer, seen.config.signers if seen is not None else {})
 
     def ask_vault(self, name: str) -> None:
         """Read what is in a vault, for the screens that show it."""
@@ -134,13 +142,13 @@ class Storing:
 
     def open_sync(self, name: str) -> None:
         """Show what a vault lacks."""
-        from tui.screens.plan import SyncScreen
+        from tui.screens.sync import SyncScreen
 
         self._store.push_screen(SyncScreen(name))
 
     def open_prune(self, hosts: Sequence[str] = ()) -> None:
         """Show what no policy keeps, of some hosts or of all."""
-        from tui.screens.plan import PruneScreen
+        from tui.screens.prune import PruneScreen
 
         seen = self._store.seen
         chosen = tuple(hosts) or tuple(seen.config.hosts if seen is not None else ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from textual import on
@@ -105,8 +105,8 @@ class AssetScreen(AreaScreen):
             return
         panel = self.query_one("#asset-copies", Panel)
         proof: list[Line] = [[(part, "")] for part in wrapped(status.proof, panel.inner_width - 1) if part]
-        panel.show([*histories.copies(self.history, config, now), *proof])
-        merged = histories.merge(self.history)
+        panel.show([*histories.copies(self.history, config, now, self._offsite()), *proof])
+        merged = histories.merge(self.history, self.mastovault.distrust)
         self.table.set_columns(self._columns())
         self.table.show(merged)
         self.query_one("#asset-sizes", Bar).show(self._sizes(merged))
@@ -115,6 +115,10 @@ class AssetScreen(AreaScreen):
         seen = self.mastovault.seen
         hosts = seen.fleet.hosts if seen is not None else ()
         return next((one for one in hosts if one.host == self.host), None)
+
+    def _offsite(self) -> Mapping[str, bool]:
+        seen = self.mastovault.seen
+        return {row.name: row.offsite for row in (seen.storage if seen is not None else ())}
 
     def crumbs(self) -> tuple[Line, Line]:
         """Where we are, and the score."""

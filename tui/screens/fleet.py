@@ -100,6 +100,9 @@ class FleetScreen(AreaScreen):
         app = self.mastovault
         first = app.seen is not None and not app.seen.config.hosts
         self.set_class(first, "-first-run")
+        if app.seen is not None:
+            config = app.seen.config
+            self.query_one(FirstRun).show(key=bool(config.encryption.recipients), vault=bool(config.vaults))
         if app.seen is None or first:
             self.query_one(JobStrip).show(app.entries, app.now(), most=3, idle="reading the vaults…")
             return
@@ -118,7 +121,10 @@ class FleetScreen(AreaScreen):
         """Without hosts there is nothing to open or back up yet."""
         offered = actions.footer(self.place)
         seen = self.mastovault.seen
-        return offered if seen is None or seen.config.hosts else offered[-3:]
+        if seen is None or seen.config.hosts:
+            return offered
+        adds = [] if seen.config.vaults else [actions.action("add_vault")]
+        return [*adds, *offered[-3:]]
 
     def crumbs(self) -> tuple[Line, Line]:
         """Sort, filter, how often the hosts are asked, marks."""

@@ -138,6 +138,12 @@ class HostsScreen(AreaScreen):
         if row is not None:
             self.mastovault.settle_restore(row.key)
 
+    def do_prune(self) -> None:
+        """Plan to remove what no policy keeps of the host."""
+        row = self.table.current
+        if row is not None:
+            self.mastovault.open_prune([row.key])
+
     def do_verify(self) -> None:
         """Verify the newest copies of the host."""
         self._check("verify")

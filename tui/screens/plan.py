@@ -15,12 +15,11 @@ from backends.errors import MastovaultError
 from tui import actions
 from tui.screens.base import AreaScreen
 from tui.vaults import Plan, PlanRow
-from tui.widgets import say
 from tui.widgets.buttons import BUTTONS
 from tui.widgets.lines import Lines
 from tui.widgets.notice import Notice
 from tui.widgets.table import Column, Table
-from tui.widgets.text import Line, words, wrapped
+from tui.widgets.text import Line, wrapped
 from tui.widgets.typed import TypedName
 
 
@@ -28,6 +27,7 @@ class PlanScreen(AreaScreen):
     """What both plans share. Subclasses say what they are about."""
 
     AUTO_FOCUS = ""
+    SCOPED_CSS = False
     MOVES: ClassVar = [
         Binding("up", "row(-1)", show=False),
         Binding("down", "row(1)", show=False),
@@ -216,143 +216,3 @@ class PlanScreen(AreaScreen):
         row = self.table.current
         if row is not None:
             self.mastovault.copy(row.id)
-
-
-class SyncScreen(PlanScreen):
-    """What a vault lacks and others hold."""
-
-    place = "sync"
-    BINDINGS: ClassVar = [*actions.bindings("sync"), *PlanScreen.MOVES]
-
-    def __init__(self, target: str) -> None:
-        super().__init__()
-        self.target = target
-
-    def crumbs(self) -> tuple[Line, Line]:
-        """Where we are."""
-        left: Line = [(" 4 ", "key"), ("Storage › ", "quiet"), (self.target, "strong"), (" › ", "quiet")]
-        return [*left, ("sync", "strong")], self.running()
-
-    def ask(self) -> None:
-        """Compare the vaults."""
-        self.mastovault.plan_sync(self)
-
-    def head(self, plan: Plan, cells: int) -> Sequence[Line]:
-        """How much is copied."""
-        number = len(plan.going)
-        text = f"Copy to {self.target} what it lacks: {say.count(number)} snapshot{'s' * (number != 1)}"
-        lines: list[Line] = [[(part, "strong")] for part in wrapped(f"{text}, {say.size(plan.bytes)}", cells)]
-        if plan.free is not None and plan.free < plan.bytes:
-            lines.append([(f"▲ only {say.size(plan.free)} are free there: the newest come first", "high")])
-        quiet = (
-            "As they are stored: no host is asked, no key is needed. Newest first; it can be stopped and begun anew."
-        )
-        return [*lines, *([(part, "quiet")] for part in wrapped(quiet, cells))]
-
-    def nothing(self) -> Sequence[Line]:
-        """Nothing is lacking."""
-        return [
-            [(self.target, "strong"), (" lacks nothing that another vault holds. ✓", "strong")],
-            [],
-            [("R asks the vaults again, esc goes back.", "quiet")],
-        ]
-
-    def verb(self, plan: Plan) -> str:
-        """The words on the button."""
-        return f"Copy {say.count(len(plan.going))}"
-
-    def columns(self) -> Sequence[Column]:
-        """When, what, how much, from where."""
-        return [
-            Column("when", "When (UTC)", 11),
-            Column("what", "Snapshot of", 26),
-            Column("size", "Size", 6, "right"),
-            Column("from", "From", 14),
-            Column("why", "", 0, gap=0),
-        ]
-
-    def cells(self, row: PlanRow) -> Sequence[Line]:
-        """One snapshot."""
-        return [
-            words(say.day_time(row.at)),
-            words(f"{row.host}/{row.asset}", "strong" if row.goes else "quiet"),
-            words(say.size(row.bytes)),
-            words(row.vault or "–", "quiet"),
-            words(row.why, "" if row.goes else "warn"),
-        ]
-
-    def begin(self, plan: Plan) -> None:
-        """Start one run for each host."""
-        self.mastovault.start_sync(self.target, plan)
-
-
-class PruneScreen(PlanScreen):
-    """What no policy keeps any more."""
-
-    place = "prune"
-    BINDINGS: ClassVar = [*actions.bindings("prune"), *PlanScreen.MOVES]
-    safe = "Keep all"
-
-    def __init__(self, hosts: Sequence[str]) -> None:
-        super().__init__()
-        self.hosts = tuple(hosts)
-
-    def crumbs(self) -> tuple[Line, Line]:
-        """Where we are."""
-        name = self.hosts[0] if len(self.hosts) == 1 else f"{len(self.hosts)} hosts"
-        left: Line = [(" 4 ", "key"), ("Storage › ", "quiet"), ("prune ", "strong"), (name, "strong")]
-        return left, self.running()
-
-    def ask(self) -> None:
-        """Judge every snapshot."""
-        self.mastovault.plan_prune(self)
-
-    def head(self, plan: Plan, cells: int) -> Sequence[Line]:
-        """How much goes and how much stays."""
-        going, kept = len({row.id for row in plan.going}), len({row.id for row in plan.rows if not row.goes})
-        if not going:
-            return [[("✓ ", "ok"), (f"Nothing goes: all {say.count(kept)} snapshots are kept.", "strong")]]
-        sizes = f", {say.size(plan.bytes)} are freed" if plan.bytes else ""
-        text = f"Removes {say.count(going)} snapshot{'s' * (going != 1)}{sizes}; keeps {say.count(kept)}."
-        lines: list[Line] = [[("▲ ", "high"), (part, "strong")] for part in wrapped(text, cells - 2)]
-        quiet = "Removed for good, nobody can undo it. Hosts are not touched."
-        return [*lines, *([(part, "quiet")] for part in wrapped(quiet, cells))]
-
-    def nothing(self) -> Sequence[Line]:
-        """There is no snapshot at all."""
-        return [[("There is no snapshot in any vault.", "strong")], [], [("esc goes back.", "quiet")]]
-
-    def verb(self, plan: Plan) -> str:
-        """The words on the button."""
-        return f"Remove {say.count(len({row.id for row in plan.going}))}"
-
-    def word(self, plan: Plan) -> tuple[str, str]:
-        """A word of its own: removing is for good."""
-        hosts = tuple(plan.hosts)
-        return (f"{hosts[0] if len(hosts) == 1 else 'all'}/prune", "to remove them:") if hosts else ("", "")
-
-    def columns(self) -> Sequence[Column]:
-        """When, what, where, what becomes of it and why."""
-        return [
-            Column("what", "", 8, gap=1),
-            Column("when", "When (UTC)", 11, gap=1),
-            Column("of", "Snapshot of", 22 if self.app.size.width < 100 else 30, gap=1),
-            Column("vault", "In", 10 if self.app.size.width < 100 else 16, gap=1),
-            Column("size", "Size", 5, "right"),
-            Column("why", "Why", 0, gap=0),
-        ]
-
-    def cells(self, row: PlanRow) -> Sequence[Line]:
-        """One snapshot in one vault."""
-        return [
-            words("REMOVE ✗" if row.goes else "keep ✓", "high" if row.goes else "ok"),
-            words(say.day_time(row.at)),
-            words(f"{row.host}/{row.asset}", "strong" if row.goes else ""),
-            words(row.vault, "quiet"),
-            words(say.size(row.bytes)),
-            words(row.why, "" if row.goes else "quiet"),
-        ]
-
-    def begin(self, plan: Plan) -> None:
-        """Start one run for each host."""
-        self.mastovault.start_prune(plan)

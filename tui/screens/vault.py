@@ -20,7 +20,7 @@ from tui.vaults import VaultDetail
 from tui.widgets import say
 from tui.widgets.lines import Lines, Rule
 from tui.widgets.table import Column, Table
-from tui.widgets.text import Line, Piece, words
+from tui.widgets.text import Line, Piece, words, wrapped
 from tui.widgets.vault_pane import sizes_of, trouble
 
 ALL = "all hosts"
@@ -133,15 +133,12 @@ class VaultScreen(AreaScreen):
         grown, month = vault_words.growth(row.usage, app.now()), vault_words.price(row)
         room: list[Piece] = [(f" {vault_words.used_free(row.status)} used / free", "")]
         room += [(f"   {text}", "") for text in (grown, month) if text]
-        if any(row.usage.days):
-            room += [("   ", ""), *say.spark(row.usage.days, 30 if app.size.width >= 100 else 12)]
         config = app.seen.config
         parts = [vault_words.encrypted(row.status, config)]
         parts += vault_words.settings(row.status, config.vaults.get(self.vault))
-        kept: list[Piece] = [(" ", "")]
-        for number, part in enumerate(parts):
-            kept += [(", " if number else "", "quiet"), part]
-        return [*lines, room, kept, self._proof(row)]
+        text = wrapped(", ".join(word for word, _style in parts), app.size.width - 2)
+        kept: list[Line] = [[(f" {part}", parts[0][1])] for part in text]
+        return [*lines, room, *kept, self._proof(row)]
 
     def _proof(self, row: StorageRow) -> Line:
         app = self.mastovault
@@ -152,7 +149,11 @@ class VaultScreen(AreaScreen):
         if self.detail is None:
             return [*line, (" reading what it holds…", "run")]
         line += [(" verified ", "quiet"), (say.ago(row.usage.verified_at, app.now()), "")]
-        return [*line, ("   proven ", "quiet"), (say.ago(row.usage.drilled_at, app.now()), "")]
+        line += [("   proven ", "quiet"), (say.ago(row.usage.drilled_at, app.now()), "")]
+        if not any(row.usage.days):
+            return line
+        days = say.spark(row.usage.days, 30 if app.size.width >= 100 else 15)
+        return [*line, (f"   {len(days)} days ", "quiet"), *days]
 
     def _host_rows(self, detail: VaultDetail, usage: VaultUsage) -> list[HostRow]:
         sizes = sizes_of(usage)
@@ -180,7 +181,7 @@ class VaultScreen(AreaScreen):
             *(Column(asset.value, asset.value.capitalize(), 8, "right", gap=1) for asset in Asset),
             Column("sum", "All", 6, "right"),
             Column("count", "Snapshots", 9, "right"),
-            Column("lacks", "Lacks", 0),
+            Column("lacks", "Lacks", 0, gap=0),
         ]
 
     def _host_cells(self, row: HostRow) -> Sequence[Line]:
@@ -212,10 +213,10 @@ class VaultScreen(AreaScreen):
         return [
             Column("when", "When (UTC)", 11, gap=1),
             Column("what", "Snapshot of", 24 if self.app.size.width < 100 else 34, gap=1),
-            Column("size", "Size", 5, "right"),
-            Column("verified", "Verified", 10, gap=1),
+            Column("size", "Size", 5, "right", gap=1),
+            Column("verified", "Verified", 8, gap=1),
             Column("proven", "Proven", 7, gap=1),
-            Column("note", "Here", 0),
+            Column("note", "Here", 0, gap=0),
         ]
 
     def _held_cells(self, row: HeldRow) -> Sequence[Line]:
@@ -237,7 +238,7 @@ class VaultScreen(AreaScreen):
         if not row.here:
             if self.vault in info.damaged:
                 return "DAMAGED ▲▲ here, good elsewhere", "crit"
-            return f"LACKING ▲ is in {', '.join(info.vaults)}", "warn"
+            return f"LACKING ▲ in {', '.join(info.vaults)}", "warn"
         if self.vault in info.damaged or info.verify_failed:
             return "DAMAGED ▲▲", "crit"
         if self.vault in info.altered:

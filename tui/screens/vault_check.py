@@ -10,7 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from backends.errors import HostKeyUnknown
-from tui.screens.dialog import Confirm
+from tui.screens.dialog import Confirm, Dialog
 from tui.screens.why import Telling
 from tui.widgets.proof_lines import report_lines
 from tui.widgets.text import Line, wrapped
@@ -26,10 +26,11 @@ class CheckDialog(Telling):
     """What the check of a vault finds; it goes on when the window is closed, and the storage screen shows the word."""
 
     BINDINGS: ClassVar = [Binding("v", "close", show=False)]
-    CSS = """
-    CheckDialog > Vertical { width: 76; }
-    CheckDialog > Vertical > Panel { max-height: 20; }
-    CheckDialog Static.foot { height: 1; margin-top: 1; color: $quiet; }
+    CSS = f"""
+    {Dialog.CSS}
+    CheckDialog > Vertical {{ width: 76; }}
+    CheckDialog > Vertical > Panel {{ max-height: 20; }}
+    CheckDialog Static.foot {{ height: 1; margin-top: 1; color: $quiet; }}
     """
 
     def __init__(self, name: str) -> None:

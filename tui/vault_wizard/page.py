@@ -75,7 +75,7 @@ class FormPage(VaultPage):
     def _line(self, spec: Spec) -> Field | Choice:
         if spec.options:
             return Choice(spec.options, self.draft.chosen[spec.id], id=spec.id)
-        return Field(value=self.draft.texts.get(spec.id, ""), placeholder=spec.hint, id=spec.id, select_on_focus=False)
+        return Field(value=self.draft.texts.get(spec.id, ""), placeholder=f"such as {spec.hint}", id=spec.id, select_on_focus=False)
 
     def draw(self) -> None:
         """Say what the line with the focus means."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from textual.content import Content
 from textual.widget import Widget
 
+from backends.model import SnapshotInfo
 from tui import history as histories
 from tui.rows import FleetRow
 from tui.source import History
 from tui.widgets import say
 from tui.widgets.reasons import row_lines
 from tui.widgets.text import Line, content, fit, wrapped
+
+if TYPE_CHECKING:
+    from tui.app import MastovaultApp
 
 
 class ReasonsPane(Widget):
@@ -46,7 +52,7 @@ class ReasonsPane(Widget):
         lines += [[], [("last good ", "quiet"), (say.moment(row.at) if row.at else "never", "")]]
         newest = row.first.newest
         if newest is not None:
-            lines.append([("kept in   ", "quiet"), (", ".join(newest.vaults) or "no vault", "")])
+            lines += self._kept(newest, cells)
         for number, part in enumerate(wrapped(row.first.proof, cells - 10) if row.first.proof else ()):
             lines.append([("proof     " if number == 0 else " " * 10, "quiet"), (part, "")])
         if self._history is not None:
@@ -54,6 +60,18 @@ class ReasonsPane(Widget):
             values = histories.sizes(merged)
             if len(values) > 1:
                 lines.append([("sizes     ", "quiet"), *say.spark(values, cells - 10)])
+        return lines
+
+    def _kept(self, newest: SnapshotInfo, cells: int) -> list[Line]:
+        """Where the copies are, and what is the matter with any of them."""
+        app = cast("MastovaultApp", self.app)
+        offsite = {row.name for row in (app.seen.storage if app.seen is not None else ()) if row.offsite}
+        names = [f"{name} (off-site)" if name in offsite else name for name in newest.vaults]
+        lines: list[Line] = []
+        for number, part in enumerate(wrapped(", ".join(names) or "no vault", cells - 10)):
+            lines.append([("kept in   " if number == 0 else " " * 10, "quiet"), (part, "")])
+        bad = [text for text in (app.distrust(newest), *(f"DAMAGED in {name}" for name in newest.damaged)) if text]
+        lines += [[(" " * 10, ""), (part, "bad")] for text in bad for part in wrapped(f"▲ {text}", cells - 10)]
         return lines
 
     def on_resize(self) -> None:

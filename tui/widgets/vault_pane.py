@@ -16,6 +16,7 @@ from tui.widgets.text import Line, Piece, fit, wrapped
 
 _LABEL = 10
 _SIZE = 6
+_WIDE = 50
 _BAD = {StorageState.AWAY, StorageState.FULL, StorageState.DAMAGED}
 _WAYS: Mapping[StorageState, str] = {
     StorageState.FULL: "P prunes what no policy keeps; or give it more room.",
@@ -44,14 +45,13 @@ def vault_lines(
     counts = vault_words.counted((hosts, "host"), (status.snapshots, "snapshot"))
     if status.read_at is not None:
         lines += _labelled("holds", f"{say.size(status.bytes)}{', ' * bool(counts)}{counts}", cells)
-    lines += _grown(row, now, cells)
-    lines += _labelled("costs", vault_words.price(row), cells)
-    lines += _protection(row, config, cells)
-    lines += _proofs(row, checked, now, cells)
     if detail is not None and detail.lacks:
         number, size = len(detail.lacks), say.size(sum(one.bytes for one in detail.lacks))
         text = f"{say.count(number)} snapshot{'s' * (number != 1)} that other vaults hold, {size} (s)"
         lines += _labelled("lacks", text, cells, "warn")
+    lines += _grown(row, now, cells)
+    lines += _protection(row, config, cells)
+    lines += _proofs(row, checked, now, cells)
     return [*lines, [], *matrix(row.usage, cells)] if row.usage.assets else lines
 
 
@@ -69,15 +69,19 @@ def _grown(row: StorageRow, now: datetime, cells: int) -> Iterable[Line]:
     days = row.usage.days
     if any(days):
         yield [*_head("30 days"), *say.spark(days, max(5, min(len(days), cells - _LABEL)))]
-    yield from _labelled("growth", vault_words.growth(row.usage, now), cells)
+    grown, month = vault_words.growth(row.usage, now), vault_words.price(row)
+    if grown and month and len(grown) + len(month) < cells - _LABEL - 8:
+        yield from _labelled("growth", f"{grown}, costs {month}", cells)
+    else:
+        yield from _labelled("growth", grown, cells)
+        yield from _labelled("costs", month, cells)
 
 
 def _protection(row: StorageRow, config: Config, cells: int) -> Iterable[Line]:
     text, style = vault_words.encrypted(row.status, config)
     yield from _labelled("keys", text, cells, style)
     words = vault_words.settings(row.status, config.vaults.get(row.name))
-    for number, (part, tone) in enumerate(words):
-        yield from _labelled("kept by" if number == 0 else "", part, cells, tone)
+    yield from _labelled("kept by", ", ".join(part for part, _tone in words), cells)
     yield from _labelled("note", row.status.note, cells, "warn")
 
 
@@ -86,14 +90,19 @@ def _proofs(row: StorageRow, checked: CheckedVault | None, now: datetime, cells:
         word, style = vault_words.check_word(checked)
         yield from _labelled("checked", f"{say.ago(checked.at, now)}: {word}", cells, style)
     if row.status.read_at is not None:
-        yield from _labelled("asked", say.ago(row.status.read_at, now), cells)
-        yield from _labelled("verified", say.ago(row.usage.verified_at, now), cells)
-        yield from _labelled("proven", say.ago(row.usage.drilled_at, now), cells)
+        asked = say.ago(row.status.read_at, now)
+        verified, proven = say.ago(row.usage.verified_at, now), say.ago(row.usage.drilled_at, now)
+        if cells > _WIDE:
+            yield from _labelled("asked", f"{asked}   verified {verified}   proven {proven}", cells)
+            return
+        yield from _labelled("asked", asked, cells)
+        yield from _labelled("verified", verified, cells)
+        yield from _labelled("proven", proven, cells)
 
 
 def matrix(usage: VaultUsage, cells: int) -> list[Line]:
     """Bytes by host and asset, the largest host first; with their sum where there is room."""
-    wide = cells > 50
+    wide = cells > _WIDE
     name_cells = 24 if wide else max(8, cells - len(Asset) * (_SIZE + 1))
     short = {} if wide else {Asset.DATABASE: "datab.", Asset.SECRETS: "secr."}
     size_cells = 9 if wide else _SIZE

@@ -62,16 +62,16 @@ class ConfirmPage(Page):
         self.draw()
 
     def _wanted(self) -> list[tuple[str, str]]:
-        look = self.wizard.look
-        if look is None or look.plan is None:
-            return []
-        plan = look.plan
-        found = [(f"{plan.request.host}/{word}", f"to go on although: {self._reason(word)}") for word in look.words]
-        return [*found, (plan.confirm, "to restore")] if plan.confirm else found
+        plan = self.wizard.plan
+        host = plan.request.host if plan is not None and self.draft.to_host else self.draft.host
+        found = [(f"{host}/{word}", f"to go on although: {self._reason(word)}") for word in self.wizard.words]
+        return [*found, (plan.confirm, "to restore")] if plan is not None and plan.confirm else found
 
     def _reason(self, word: str) -> str:
         plan = self.wizard.plan
-        return next((found.text for found in plan.blocked if found.accept == word), word) if plan is not None else word
+        if plan is None:
+            return self.wizard.doubts.get(word, word)
+        return next((found.text for found in plan.blocked if found.accept == word), word)
 
     def draw(self) -> None:
         """Draw what will be, and let the button go when all is typed."""
@@ -130,9 +130,9 @@ class ConfirmPage(Page):
         if event.button.id == "keep":
             self.wizard.do_give_up()
         elif not event.button.disabled:
-            look = self.wizard.look
-            words = look.words if look is not None else ()
-            self.wizard.begin(accept=words, confirm=self.names[-1].value if self.names else "")
+            plan = self.wizard.plan
+            confirm = self.names[-1].value if plan is not None and plan.confirm else ""
+            self.wizard.begin(accept=self.wizard.words, confirm=confirm)
 
     def take_text(self, text: str) -> bool:
         """What is typed goes into the first field that is not right yet, whatever has the focus."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -15,8 +14,9 @@ from tui.widgets import say
 from tui.widgets.lines import Lines, Rule
 from tui.widgets.notice import Notice
 from tui.widgets.table import Column, Table
-from tui.widgets.text import Line, Piece, words
+from tui.widgets.text import Line, Piece, words, wrapped
 from tui.wizard.page import Page
+from tui.wizard.proof import doubt_of, proof_of
 
 if TYPE_CHECKING:
     from backends.operations.choose import RestorePoint
@@ -81,6 +81,10 @@ class CopyPage(Page):
         """The points have been read: put the cursor on the one that holds a snapshot, or on the newest."""
         self.wished = set(self.draft.assets)
         self.draw()
+        # What may be relied on comes first, although something newer may be there.
+        trusted = next((row for row in self.points.items if row.point.trusted), None)
+        if trusted is not None:
+            self.points.move_to(trusted.key)
         for row in self.points.items:
             if any(info.id == snapshot for info in row.point.own.values()):
                 self.points.move_to(row.key)
@@ -92,7 +96,7 @@ class CopyPage(Page):
         self.set_class(not found, "-none")
         self.query_one("#copy-none", Notice).show(self._nothing())
         self.points.set_columns(self._point_columns())
-        self.points.show([PointRow(key=point.run, point=point) for point in self._wanted()])
+        self.points.show([PointRow(key=f"{point.run} {point.trusted}", point=point) for point in self._wanted()])
         self.assets.set_columns(self._asset_columns())
         self.assets.show(list(self._asset_rows()))
         self.query_one("#copy-rule", Rule).show([("bring back", "title")], [(self._tally(), "strong")])
@@ -147,7 +151,12 @@ class CopyPage(Page):
         ]
         if self.app.size.width >= 100:
             cells.append(words(", ".join(_vaults(point.own.values())), "quiet"))
-        return [*cells, [proof_of(self._shown(point), now)]]
+        return [*cells, [self._proof(self._shown(point))]]
+
+    def _proof(self, found: Sequence[SnapshotInfo]) -> Piece:
+        """Who wrote it comes before what was proven of it."""
+        app = self.wizard.mastovault
+        return doubt_of(found, app.trust) or proof_of(found, app.now())
 
     def _shown(self, point: RestorePoint) -> Sequence[SnapshotInfo]:
         """The copies whose proof counts: those of the chosen assets."""
@@ -182,7 +191,7 @@ class CopyPage(Page):
         ]
         if self.app.size.width >= 100:
             cells.append(words(", ".join(info.vaults), "quiet"))
-        return [*cells, [proof_of([info], now)]]
+        return [*cells, [self._proof([info])]]
 
     def _tally(self) -> str:
         copies = self.draft.copies
@@ -196,6 +205,13 @@ class CopyPage(Page):
         if point is None:
             return [[]]
         older = [a for a, info in self.draft.copies.items() if a not in point.own and info.at < point.at]
+        app = self.wizard.mastovault
+        for info in self.draft.copies.values():
+            if not app.trust(info).good:
+                text = f"▲ {info.asset}: {app.distrust(info)}. To use it, page 4 asks for the word {app.trust(info)}."
+                return [[(f" {part}", "high")] for part in wrapped(text, self.app.size.width - 2)]
+            if info.altered:
+                return [[(f" ▲ {info.asset}: {app.distrust(info)}; the trusted one is used.", "warn")]]
         if self.draft.redis_is_older:
             return [[(" Redis is older than the database: page 2 can start it empty instead.", "warn")]]
         if older:
@@ -260,21 +276,3 @@ def _vaults(found: Iterable[SnapshotInfo]) -> list[str]:
     """The vaults that hold all of these."""
     sets = [set(info.vaults) for info in found]
     return sorted(set.intersection(*sets)) if sets else []
-
-
-def proof_of(found: Sequence[SnapshotInfo], now: datetime) -> Piece:
-    """The weakest proof of some copies, in words with their style."""
-    if any(info.verify_failed for info in found):
-        return "DAMAGED ▲▲", "crit"
-    if any(info.drill_failed for info in found):
-        return "the last drill FAILED ✗", "bad"
-    part = ", in part" if any(info.in_part for info in found) else ""
-    drilled = [info.drilled_at for info in found]
-    if found and None not in drilled:
-        took = sum(info.drill_seconds or 0.0 for info in found)
-        takes = f", takes {say.took(took)}" if took else ""
-        return f"proven {say.ago(min(one for one in drilled if one), now)}{takes}{part}", "ok"
-    verified = [info.verified_at for info in found]
-    if found and None not in verified:
-        return f"verified {say.ago(min(one for one in verified if one), now)}{part}", ""
-    return f"not verified{part}", "warn" if part else "quiet"

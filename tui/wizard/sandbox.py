@@ -8,8 +8,8 @@ from datetime import datetime
 from backends.model import Asset
 from tui.widgets import say
 from tui.widgets.text import Line, fit, wrapped
-from tui.wizard.copy_page import proof_of
 from tui.wizard.draft import Draft
+from tui.wizard.proof import proof_of
 
 _WORK: Mapping[Asset, str] = {
     Asset.DATABASE: "restored into a throwaway PostgreSQL on this machine: row counts and indexes against the snapshot",

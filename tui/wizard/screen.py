@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.widget import Widget
@@ -82,6 +82,19 @@ class RestoreWizard(AreaScreen):
     def plan(self) -> RestorePlan | None:
         """The plan, when it has been made and is that of what is chosen now."""
         return self.look.plan if self.look is not None and self.draft.where is not Where.SANDBOX else None
+
+    @property
+    def doubts(self) -> Mapping[str, str]:
+        """What must be typed because a chosen copy is not to be trusted, and what speaks against it."""
+        found = ((self.mastovault.trust(info), info) for info in self.draft.copies.values())
+        return {f"{trust.value}": self.mastovault.distrust(info) for trust, info in found if not trust.good}
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What must be typed to go on all the same: a drill has no plan that would say it."""
+        if self.draft.where is Where.SANDBOX:
+            return tuple(self.doubts)
+        return self.look.words if self.look is not None else ()
 
     @property
     def look_run(self) -> RunView | None:
