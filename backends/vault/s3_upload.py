@@ -1,9 +1,9 @@
 """An object of unknown length on its way into a bucket: one PUT when it is small, else a multipart upload.
 
-A provider takes 10 000 parts, some (Scaleway) only 1 000. Parts are 8 MiB up to the 256th, then each is a third of a
-MiB larger than the one before, up to 256 MiB: 1 000 parts make 92 GiB, 10 000 make 2.3 TiB. Three parts exist at once:
-one that fills and two on their way. Those of 8 MiB are kept in memory, larger ones in unnamed temporary files (below
-TMPDIR), so that memory does not grow with size; what is in them is encrypted already.
+A provider takes 10 000 parts, some (Scaleway) only 1 000. Parts are 5 MiB (the least AWS takes) up to the 256th, then
+each is a third of a MiB larger than the one before, up to 256 MiB: 1 000 parts make 94 GiB, 10 000 make 2.2 TiB. Four
+parts exist at once: one that fills and three on their way. Those of 5 MiB are kept in memory, larger ones in unnamed
+temporary files (below TMPDIR), so that memory does not grow with size; what is in them is encrypted already.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from backends.vault.base import Upload
 from backends.vault.s3_bucket import Bucket
 from backends.vault.s3_errors import UploadGone
 
-FIRST_PART = 8 * 1024 * 1024
+FIRST_PART = 5 * 1024 * 1024
 LARGEST_PART = 256 * 1024 * 1024
 _SAME_UNTIL = 256
 _STEP = 349_525
-_ON_THE_WAY = 2
+_ON_THE_WAY = 3
 
 
 def part_size(number: int) -> int:
@@ -31,7 +31,7 @@ def part_size(number: int) -> int:
 
 
 class S3Upload(Upload):
-    """Parts are sent by two threads while the next one fills."""
+    """Parts are sent by three threads while the next one fills."""
 
     def __init__(self, bucket: Bucket, key: str, parameters: dict[str, Any]) -> None:
         self._bucket, self._key, self._parameters = bucket, key, parameters
@@ -48,7 +48,7 @@ class S3Upload(Upload):
         self._ended = False
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes; waits while two parts are on their way."""
+        """Take the next bytes; waits while three parts are on their way."""
         view = memoryview(data)
         while view:
             if self._part.full:

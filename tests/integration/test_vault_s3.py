@@ -53,7 +53,7 @@ def test_parts_reach_a_tebibyte_and_providers_with_few_parts() -> None:
     assert sum(sizes) > 2 * 1024**4
     assert sum(sizes[:1000]) > 90 * 1024**3
     assert sizes == sorted(sizes)
-    assert (sizes[0], sizes[255], sizes[-1]) == (8 * MIB, 8 * MIB, 256 * MIB)
+    assert (sizes[0], sizes[255], sizes[-1]) == (5 * MIB, 5 * MIB, 256 * MIB)
     assert sizes[256] > sizes[255]
 
 
