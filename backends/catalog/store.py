@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from backends.errors import MastovaultError
 
 VERSION = 4
 _BUSY_SECONDS = 20.0
+_PAUSE = 0.01
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 TABLES = ("snapshots", "checks", "attempts", "unreadable")
 """What is read from one object of a vault each."""
@@ -111,13 +113,26 @@ class Store:
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             if _version(connection) != VERSION:
-                connection.execute("PRAGMA journal_mode = WAL").fetchone()
-                self._upgrade(connection)
+                self._make(connection)
             connection.execute("PRAGMA synchronous = OFF")  # nothing is lost that cannot be read again
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _make(self, connection: sqlite3.Connection) -> None:
+        """Bring a new or an old file to this version."""
+        until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                break
+            except sqlite3.OperationalError as error:
+                # to change the journal SQLite waits for nobody, not even for who does the same
+                if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(_PAUSE)
+        self._upgrade(connection)
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")

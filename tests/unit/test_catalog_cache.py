@@ -8,8 +8,10 @@ import shutil
 import sqlite3
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -134,3 +136,16 @@ def test_it_is_quick_with_many(vault: DirectoryVault, catalog: Catalog) -> None:
 
 def _manifest_text(manifest: Manifest) -> str:
     return manifest.model_dump_json()
+
+
+def test_several_who_make_it_at_once(tmp_path: Path) -> None:
+    """SQLite waits for nobody who changes the journal of a new file."""
+
+    def look(place: Path) -> int:
+        start.wait()
+        return len(Catalog(place).vaults())
+
+    with ThreadPoolExecutor(6) as pool:
+        for number in range(12):
+            start = Barrier(6)
+            assert list(pool.map(look, [tmp_path / str(number)] * 6)) == [0] * 6
