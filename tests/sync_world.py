@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backends.archive.keys import new_identity
 from backends.archive.layout import HOSTS
-from backends.archive.manifest import Manifest
+from backends.archive.manifest import Manifest, ObjectEntry
 from backends.archive.reader import object_key, open_stored, parse_manifest
 from backends.archive.signing import Signer
 from backends.archive.writer import begin_snapshot
@@ -60,6 +60,7 @@ class SyncWorld:
         age: float = 0.0,
         data: bytes = b"data" * 5000,
         shared: Sequence[str] = (),
+        refer: Sequence[ObjectEntry] = (),
         sign: Signer | None = None,
         warnings: Sequence[str] = (),
     ) -> Manifest:
@@ -79,6 +80,7 @@ class SyncWorld:
         snapshot.write("object", io.BytesIO(data), compress=False)
         for name in shared:
             snapshot.write_shared(f"hosts/{HOST}/media/packs/{name}.tar", io.BytesIO(data), compress=False)
+        snapshot.refer(refer)
         return snapshot.commit({"rows": 3}, warnings=warnings)
 
     def sync(

@@ -21,6 +21,7 @@ from backends.operations.sync_plan import (
     SyncItem,
     SyncPair,
     SyncPlan,
+    absent_objects,
     free_bytes,
     lacking,
     open_ends,
@@ -102,6 +103,8 @@ class _Work:
     copied: list[str] = field(default_factory=list)
     """Ids of the snapshots that are in the target now."""
     left: list[LeftOut] = field(default_factory=list)
+    full: bool = False
+    """The target has no room for the next snapshot."""
     damaged: set[str] = field(default_factory=set)
     """Vaults in which damage was found on the way."""
 
@@ -180,21 +183,27 @@ def _fill(work: _Work, held: Held) -> JobResult:
 
 def _one(work: _Work, copier: Copier, item: SyncItem) -> None:
     """Copy one snapshot, or say why not. Raises `VaultError` when the target fails."""
-    free = free_bytes(work.ends.target)
-    if free is not None and item.bytes > free - _SPARE:
-        why = f"there is no room for it: it needs {item.bytes} bytes, {free} are free"
+    try:
+        why = _no_room(work, copier, item)
+        if not why:
+            copier.copy(item)
+    except NoCopy as error:
+        why = error.sentence
+    if why:
         work.left.append(LeftOut(snapshot=item.snapshot, why=why, amiss=True))
         work.job.log(f"not copied: {item.snapshot.id}: {why}")
-        return
-    try:
-        copier.copy(item)
-    except NoCopy as error:
-        work.left.append(LeftOut(snapshot=item.snapshot, why=error.sentence, amiss=True))
-        work.job.log(f"not copied: {item.snapshot.id}: {error.sentence}")
         return
     work.copied.append(item.snapshot.id)
     part = " (in part: something was left out when it was made)" if item.snapshot.in_part else ""
     work.job.log(f"copied {item.snapshot.id}{part}")
+
+
+def _no_room(work: _Work, copier: Copier, item: SyncItem) -> str:
+    """Why a snapshot does not fit; an older one does not take the place of one that does not."""
+    free = free_bytes(work.ends.target)
+    needed = sum(absent_objects(work.ends.catalog, item.snapshot.id, copier.stored).values())
+    work.full = work.full or (free is not None and needed > 0 and needed > free - _SPARE)
+    return f"there is no room for it: it takes {needed} bytes, {free} are free" if work.full else ""
 
 
 def _records(work: _Work) -> None:
@@ -230,8 +239,7 @@ def _result(work: _Work, copier: Copier) -> JobResult:
     ]
     quiet = sum(not left.amiss for left in work.left)
     also = f"; {quiet} left out: see the log" if quiet else ""
-    full = not work.copied and any("no room" in left.why for left in work.left)
-    if full:
+    if work.full and not work.copied:
         raise VaultFull(f"there is no room in {target} for what it lacks", "Make room there, or prune.")
     return JobResult(
         host=work.host,

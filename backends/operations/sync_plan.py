@@ -216,14 +216,17 @@ def _reason(
 def _item(
     ends: Ends, info: SnapshotInfo, sources: tuple[str, ...], stored: Mapping[str, int], coming: set[str]
 ) -> SyncItem:
-    manifest = ends.catalog.manifest(info.id)
-    size = 0
-    for entry in manifest.objects:
-        key = object_key(manifest, entry)
-        if stored.get(key) != entry.bytes and key not in coming:
-            coming.add(key)
-            size += entry.bytes
+    absent = absent_objects(ends.catalog, info.id, stored)
+    size = sum(length for key, length in absent.items() if key not in coming)
+    coming.update(absent)
     return SyncItem(snapshot=info, sources=sources, bytes=size, repair=ends.target.name in info.damaged)
+
+
+def absent_objects(catalog: Catalog, snapshot_id: str, stored: Mapping[str, int]) -> dict[str, int]:
+    """The lengths of the objects of a snapshot that are not among the stored ones, by key. Raises `Damaged`."""
+    manifest = catalog.manifest(snapshot_id)
+    wanted = {object_key(manifest, entry): entry.bytes for entry in manifest.objects}
+    return {key: length for key, length in wanted.items() if stored.get(key) != length}
 
 
 def _kept(ends: Ends, known: Sequence[SnapshotInfo], host: str, now: datetime) -> dict[str, bool]:
