@@ -9,6 +9,7 @@ from backends.config.schema import SftpVault, VaultConfig
 from backends.errors import HostKeyUnknown, MastovaultError
 from backends.model import SnapshotInfo, Trust
 from tui.screens.dialog import Confirm
+from tui.screens.plan import PlanScreen
 from tui.screens.storage import StorageScreen
 from tui.screens.vault import VaultScreen
 from tui.screens.vault_check import CheckDialog, TrustKey
@@ -201,6 +202,11 @@ class Storing:
             else:
                 first = first or run
         app.feed.hurry()
+        if isinstance(app.screen, PlanScreen):
+            app.screen.begun = False
+            if first:
+                app.pop_screen()
+            else:
+                app.screen.refresh_picture()
         if first:
-            app.pop_screen()
             app.show_job_of(first)

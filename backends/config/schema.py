@@ -57,7 +57,7 @@ class _Stored(_Table):
     offsite: bool | None = None
     """Guessed when left out: a directory is not, a bucket or another machine is."""
     price_per_gb_month: float | None = Field(default=None, ge=0)
-    currency: str = Field(default="USD", pattern=r"[A-Z]{3}")
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
 
 
 class DirectoryVault(_Stored):
