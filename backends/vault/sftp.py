@@ -34,7 +34,7 @@ from backends.vault.sftp_session import Lost
 from backends.vault.sftp_tree import Taken, Tree
 from backends.vault.sftp_upload import SftpUpload
 
-_READERS = 8
+_READERS = 16
 _TIGHT = 4 * 1024 * 1024
 """Bytes; a file system that has less counts as full when a write failed and the server does not say why."""
 _BUFFER = 256 * 1024
@@ -69,7 +69,8 @@ class SftpVault(Vault):
         self.where = clean(f"sftp://{config.address}{root if root[:1] in {'', '/'} else f'/~/{root}'}", 300)
         self.offsite = config.offsite if config.offsite is not None else not _is_here(config.address)
         self._exclusive: bool | None = None
-        weakref.finalize(self, self.link.close)
+        # Not at the end of the program, which would wait for whoever is just connecting.
+        weakref.finalize(self, self.link.close).atexit = False
 
     def open_upload(self, key: str) -> Upload:
         """Begin a temporary file beside the object's place; an object of that key is replaced at commit."""

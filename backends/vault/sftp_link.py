@@ -55,8 +55,8 @@ class ServerKeyUnknown(VaultGone):
     def __init__(self, shown: HostKeyUnknown) -> None:
         super().__init__(
             shown.sentence,
-            "Compare it with what the server's administrator says (`ssh-keygen -lf`), then accept it: connect once with"
-            " `sftp`, or add what `ssh-keyscan` prints to known_hosts.",
+            "Compare it with what `ssh-keygen -lf` says on the server's own console, then accept it: in the app, with"
+            " --accept-key of `mastovault vault add`, or by connecting once with `sftp`.",
         )
         self.shown = shown
 

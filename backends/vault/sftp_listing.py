@@ -16,8 +16,8 @@ from backends.vault.sftp_packets import Attributes, Code, Status
 if TYPE_CHECKING:
     from backends.vault.sftp import SftpVault
 
-_AHEAD = 16
-_THREADS = 8
+_AHEAD = 32
+_THREADS = 16
 
 Entries = list[tuple[str, Attributes]]
 """Names in key order; that of a directory ends in a slash."""

@@ -22,6 +22,7 @@ from backends.vault.format import prepare
 from tests.contract.faulty import CALLS, FaultyVault
 from tests.servers.s3 import S3Server, moto_server, rclone_server, s3_keys
 from tests.servers.sftp import config_for, shared_server
+from tui.cli.main import run
 
 __all__ = ["moto_server", "rclone_server", "s3_keys"]
 
@@ -185,6 +186,19 @@ def test_a_server_whose_key_is_not_known(tmp_path: Path) -> None:
     assert report.host_key is not None
     assert report.host_key.fingerprint in said(report)["reach"]
     assert "accept" in report.next_step
+
+
+def test_a_key_is_accepted_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, known = shared_server(), tmp_path / "known_hosts"
+    monkeypatch.setenv("MASTOVAULT_CONFIG", str(tmp_path / "config.toml"))
+    place = f"sftp://root@127.0.0.1:{server.port}{tmp_path}/vault"
+    add = ["vault", "add", "nas", place, "--identity-file", str(server.client_key), "--known-hosts", str(known)]
+    assert run([*add, "--accept-key", "SHA256:other"]) == 1
+    assert not known.exists()
+    key = check_vault("nas", config_for(server, tmp_path, known_hosts=known)).host_key
+    assert key is not None
+    assert run([*add, "--accept-key", key.fingerprint]) == 0
+    assert "[vaults.nas]" in (tmp_path / "config.toml").read_text()
 
 
 def test_settings_that_are_wrong(tmp_path: Path) -> None:

@@ -98,14 +98,15 @@ def _with_connection(name: str, host: HostConfig, accept_key: str | None, look: 
         with open_connection(name, host, ask=ask) as connection:
             return look(connection)
     except HostKeyUnknown as error:
-        if not _trusted(error, accept_key):
+        if not trusted(error, accept_key):
             raise
         accept(name, host, error)
     with open_connection(name, host, ask=ask) as connection:
         return look(connection)
 
 
-def _trusted(error: HostKeyUnknown, accept_key: str | None) -> bool:
+def trusted(error: HostKeyUnknown, accept_key: str | None) -> bool:
+    """Whether the operator accepts a key: by its fingerprint on the command line, else asked where somebody is."""
     if accept_key is not None:
         return accept_key == error.fingerprint
     if not sys.stdin.isatty():

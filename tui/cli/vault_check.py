@@ -48,7 +48,7 @@ def show_report(report: VaultReport) -> None:
     for step in report.steps:
         took = f"{step.seconds * 1000:.0f} ms" if step.ok else ""
         click.echo(f"  {'ok  ' if step.ok else 'FAIL'}  {step.name:10}{took:>9}  {step.said}".rstrip())
-    for line in _notes(report):
+    for line in [*_notes(report), *([report.next_step] if report.next_step else [])]:
         click.echo(f"        {line}")
 
 
