@@ -27,9 +27,10 @@ _BLANKS = 3
 """Lines to write on, when no vault was configured yet."""
 _FAMILIES = {"sans": "Helvetica, Arial, sans-serif", "mono": "Courier New, Courier, monospace"}
 _COMMANDS = (
-    "age -d -i identity.age database.pgdump.zst.age | zstd -d > database.pgdump",
-    "pg_restore -n public --no-owner --exit-on-error -d mastodon_production database.pgdump",
     "age -d -i identity.age environment.tar.age | tar -x",
+    "createdb -T template0 mastodon_production",
+    "age -d -i identity.age database.pgdump.zst.age | zstd -d |",
+    "    pg_restore -n public --no-owner --exit-on-error -d mastodon_production",
 )
 
 
@@ -107,11 +108,12 @@ def _commands(sheet: _Sheet, top: int) -> None:
         "Debian: apt install age zstd postgresql-client. Type the identity into a file, identity.age. Then, in the",
     )
     sheet.text(
-        top + 11, "newest directory below hosts/SERVER/database (and hosts/SERVER/secrets for the last one) in a vault:"
+        top + 11,
+        "newest directory below hosts/SERVER/secrets (first line) and hosts/SERVER/database (last) in a vault:",
     )
     for number, command in enumerate(_COMMANDS):
         sheet.text(top + 18 + 6 * number, command, family="mono", size=2.9)
-    sheet.text(top + 38, "README.txt in every vault says the rest, media and Redis too.")
+    sheet.text(top + 44, "README.txt in every vault says the rest, media and Redis too.")
 
 
 def place_of(config: VaultConfig) -> str:
