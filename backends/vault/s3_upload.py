@@ -1,7 +1,7 @@
 """An object of unknown length on its way into a bucket: one PUT when it is small, else a multipart upload.
 
 A provider takes 10 000 parts, some (Scaleway) only 1 000. Parts are 5 MiB (the least AWS takes) up to the 256th, then
-each is a third of a MiB larger than the one before, up to 256 MiB: 1 000 parts make 94 GiB, 10 000 make 2.2 TiB. Four
+each is a third of a MiB larger than the one before, up to 256 MiB: 1 000 parts make 95 GiB, 10 000 make 2.3 TiB. Four
 parts exist at once: one that fills and three on their way. Those of 5 MiB are kept in memory, larger ones in unnamed
 temporary files (below TMPDIR), so that memory does not grow with size; what is in them is encrypted already.
 """

@@ -109,7 +109,7 @@ def test_it_is_not_tried_for_ever(vault: S3Vault, proxy: FaultyS3) -> None:
 
 @pytest.mark.parametrize("how", [{"status": 500}, {"lose_request": True}, {"lose_answer": True}])
 def test_parts_are_sent_again(vault: S3Vault, proxy: FaultyS3, how: dict[str, int]) -> None:
-    data = secrets.token_bytes(21 * MIB)
+    data = secrets.token_bytes(9 * MIB)
     first = proxy.fail(Fault(method="PUT", when=part(3), times=2, **how))  # type: ignore[arg-type]
     second = proxy.fail(Fault(method="PUT", when=part(7), times=1, **how))  # type: ignore[arg-type]
     store(vault, "big", data)
@@ -128,7 +128,7 @@ def test_a_completion_whose_answer_was_lost_counts(vault: S3Vault, proxy: Faulty
 def test_an_upload_that_fails_leaves_nothing(vault: S3Vault, proxy: FaultyS3) -> None:
     proxy.fail(Fault(method="PUT", when=part(4), status=403, code="AccessDenied"))
     with pytest.raises(VaultDenied, match="write objects"):
-        store(vault, "big", bytes(21 * MIB))
+        store(vault, "big", bytes(12 * MIB))
     assert keys(vault) == []
     assert proxy.count("DELETE", "uploadId=") == 1
     assert vault.clean_leftovers(datetime.now(UTC) + timedelta(days=1)) == 0
@@ -212,7 +212,7 @@ def test_what_was_replaced_while_it_was_read_is_not_mixed(vault: S3Vault, proxy:
 
 
 def test_read_many_survives_what_passes(vault: S3Vault, proxy: FaultyS3) -> None:
-    there = {f"some/{number}": secrets.token_bytes(2000) for number in range(30)}
+    there = {f"some/{number}": secrets.token_bytes(2000) for number in range(20)}
     for key, data in there.items():
         store(vault, key, data)
     proxy.fail(Fault(method="GET", has="/some/", skip=3, times=2, status=503, code="SlowDown"))
