@@ -61,19 +61,20 @@ class Lister:
                 self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _walk(self, found: Entries, above: str) -> Iterator[StoredObject]:
+        # A server could make directories in directories without end.
+        found = [entry for entry in found if len(above) + len(entry[0]) <= MAX_KEY]
         directories = deque(above + name for name, _ in found if name.endswith("/"))
+        alone = len(directories) == 1
         coming: deque[Future[Entries]] = deque()
         for name, known in found:
             if not name.endswith("/"):
                 modified = datetime.fromtimestamp(known.modified or 0, UTC)
                 yield StoredObject(above + name, known.size or 0, modified)
                 continue
-            while directories and len(coming) < _AHEAD:
+            while directories and len(coming) < _AHEAD and not alone:
                 coming.append(self._begin(directories.popleft()))
-            if len(above) + len(name) < MAX_KEY:
-                yield from self._walk(coming.popleft().result(), above + name)
-            else:
-                coming.popleft().cancel()
+            below = self._read(above + name, "") if alone else coming.popleft().result()
+            yield from self._walk(below, above + name)
 
     def _begin(self, directory: str) -> Future[Entries]:
         if self._pool is None:

@@ -157,7 +157,7 @@ def test_deleting_twice_is_no_error(vault: Vault) -> None:
 
 
 def test_listings_are_in_key_order(vault: Vault, kind: str) -> None:
-    @settings(max_examples=4 if kind in BUCKETS else 40, deadline=None)
+    @settings(max_examples={"directory": 40, "sftp": 15}.get(kind, 4), deadline=None)
     @given(st.sets(st.lists(PARTS, min_size=1, max_size=3).map("/".join), max_size=12), PARTS)
     def listed(names: set[str], prefix: str) -> None:
         # a key cannot be an object and the directory of another one
