@@ -25,6 +25,7 @@ from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from backends.errors import VaultError
+from backends.vault.names import valid_key
 from backends.vault.s3_bucket import READ_SECONDS, Bucket, signing_region
 from backends.vault.s3_errors import VaultGone
 
@@ -132,6 +133,8 @@ class _Quick:
     def read(self, key: str) -> bytes | None:
         """The content, `limit` + 1 bytes at most; None when anything at all is not as it should be."""
         connection: http.client.HTTPConnection | None = None
+        if not valid_key(key):
+            return None
         try:
             name = quote(self._prefix + key, safe=_SAFE)
             request = AWSRequest("GET", self._way.base + name)

@@ -191,6 +191,9 @@ def test_many_are_read_at_once(vault: Vault) -> None:
         assert isinstance(found.pop(lacking), NotFound)
     assert found == {key: data[:10] for key, data in there.items()}
     assert list(vault.read_many([], 9)) == []
+    bad = dict(vault.read_many(["some/1.json", "../a", "some/2.json"], 9))
+    assert isinstance(bad["../a"], VaultError)
+    assert bad["some/2.json"] == there["some/2.json"]
     assert dict(vault.read_many(["absent"], 9)).keys() == {"absent"}
 
 

@@ -113,7 +113,9 @@ def rclone_server(s3_keys: tuple[str, str], tmp_path_factory: pytest.TempPathFac
 def moto_server(s3_keys: tuple[str, str]) -> Iterator[S3Server]:
     """moto's server in a thread of this process; it takes any keys."""
     from moto.server import ThreadedMotoServer
+    from werkzeug.serving import WSGIRequestHandler
 
+    WSGIRequestHandler.disable_nagle_algorithm = True  # or the second of two writes waits for 40 ms
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:

@@ -71,6 +71,7 @@ class FaultyS3:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # headers and body are two writes: the second would wait for 40 ms
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named so there
                 pass
