@@ -24,7 +24,7 @@ from tests.contract.stepping import Schedule, SteppedVault, Task
 NAME = "social/media/write"
 TTL = timedelta(seconds=20)
 SECONDS = TTL.total_seconds()
-MANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(autouse=True)
