@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 
-from backends.vault.names import PART
+from backends.vault.names import valid_key
 from backends.vault.sftp_files import Files, Room
 from backends.vault.sftp_packets import HARDLINK, POSIX_RENAME, Attributes, Code, Status
 
@@ -164,22 +164,18 @@ class Tree:
 
     def sweep(self, files: Files, directory: str, before: float) -> int:
         """Remove the temporary files below a directory that are older; returns how many."""
-        removed, below = 0, []
-        path = self.path(directory)
-        try:
-            found = list(files.names(path))
-        except Status as status:
-            if status.code == Code.NO_SUCH_FILE:
-                return 0
-            raise
-        for raw, known in found:
-            name = raw.decode("ascii", "replace")
-            if known.is_directory and PART.fullmatch(name):
-                below.append(f"{directory}/{name}" if directory else name)
-            elif _TEMPORARY.fullmatch(raw) and known.modified is not None and known.modified < before:
-                files.remove(path.rstrip(b"/") + b"/" + raw)
-                removed += 1
-        return removed + sum(self.sweep(files, each, before) for each in below)
+        removed, left = 0, [directory]
+        while left:
+            directory = left.pop()
+            path = self.path(directory)
+            for raw, known in _names(files, path):
+                name = f"{directory}/" * bool(directory) + raw.decode("ascii", "replace")
+                if known.is_directory and valid_key(name):
+                    left.append(name)
+                elif _TEMPORARY.fullmatch(raw) and known.modified is not None and known.modified < before:
+                    files.remove(path.rstrip(b"/") + b"/" + raw)
+                    removed += 1
+        return removed
 
     def _beside(self, directory: str, name: bytes) -> bytes:
         return self.path(directory).rstrip(b"/") + b"/" + name
@@ -212,6 +208,16 @@ class Tree:
         self._known.discard("")
         while self.made:
             files.remove_directory(self.made.pop())
+
+
+def _names(files: Files, path: bytes) -> list[tuple[bytes, Attributes]]:
+    """What is in a directory; nothing when it was removed meanwhile."""
+    try:
+        return list(files.names(path))
+    except Status as status:
+        if status.code == Code.NO_SUCH_FILE:
+            return []
+        raise
 
 
 def _make_one(files: Files, path: bytes) -> None:
