@@ -85,11 +85,7 @@ class Tree:
         *parents, _ = key.split("/")
         if not self.are_directories(files, parents):
             return
-        try:
-            files.remove(self.path(key))
-        except Status as status:
-            if status.code != Code.NO_SUCH_FILE:
-                raise
+        _removed(files, self.path(key))
         files.sync_directory(self.path("/".join(parents)))
         for depth in range(len(parents), 0, -1):
             directory = "/".join(parents[:depth])
@@ -173,8 +169,7 @@ class Tree:
                 if known.is_directory and valid_key(name):
                     left.append(name)
                 elif _TEMPORARY.fullmatch(raw) and known.modified is not None and known.modified < before:
-                    files.remove(path.rstrip(b"/") + b"/" + raw)
-                    removed += 1
+                    removed += _removed(files, path.rstrip(b"/") + b"/" + raw)
         return removed
 
     def _beside(self, directory: str, name: bytes) -> bytes:
@@ -208,6 +203,17 @@ class Tree:
         self._known.discard("")
         while self.made:
             files.remove_directory(self.made.pop())
+
+
+def _removed(files: Files, path: bytes) -> bool:
+    """Whether a file was there to be removed."""
+    try:
+        files.remove(path)
+    except Status as status:
+        if status.code == Code.NO_SUCH_FILE:
+            return False
+        raise
+    return True
 
 
 def _names(files: Files, path: bytes) -> list[tuple[bytes, Attributes]]:
