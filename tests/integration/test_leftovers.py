@@ -14,10 +14,10 @@ import pytest
 from backends.archive.keys import new_identity
 from backends.archive.layout import snapshot_prefix
 from backends.archive.writer import Snapshot, begin_snapshot
-from backends.config.schema import Config
+from backends.config.schema import Config, VaultConfig
 from backends.config.schema import DirectoryVault as DirectoryConfig
 from backends.errors import Locked
-from backends.model import Asset
+from backends.model import Asset, utc_now
 from backends.runs import leftovers
 from backends.runs.leftovers import clean_vault, reach
 from backends.vault import lease_owner, lease_record
@@ -140,7 +140,7 @@ def test_a_running_upload_of_another_machine_survives_a_wrong_clock(
     begun = killed(vault)
     running = vault.open_upload("hosts/social/media/packs/other.tar.age")
     running.write(b"x")
-    monkeypatch.setattr(leftovers, "utc_now", lambda: lease_record.utc_now() + timedelta(days=2))
+    monkeypatch.setattr(leftovers, "utc_now", lambda: utc_now() + timedelta(days=2))
     assert clean(vault, begun)
     running.commit()
     assert objects(vault) == ["hosts/social/media/packs/other.tar.age"]
