@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-BENCHES = ("database", "restore", "window", "fleet", "catalog", "media", "ui")
+BENCHES = ("database", "restore", "window", "fleet", "catalog", "media", "s3", "ui")
 
 
 def main() -> int:
