@@ -20,7 +20,7 @@ from typing import BinaryIO
 from backends.errors import NotFound, VaultError, VaultFull
 from backends.untrusted import clean
 from backends.vault.base import StoredObject, Upload, Vault
-from backends.vault.file_upload import FileUpload
+from backends.vault.file_upload import NO_LINKS, FileUpload
 from backends.vault.machine import machine_of
 from backends.vault.names import PART, check_key
 
@@ -37,6 +37,7 @@ class DirectoryVault(Vault):
         self.path = path
         self.offsite = offsite
         self.where = clean(str(path), 300)
+        self._exclusive: bool | None = None
 
     def open_upload(self, key: str) -> Upload:
         """Begin a temporary file beside the object's place; an object of that key is replaced at commit."""
@@ -117,6 +118,30 @@ class DirectoryVault(Vault):
         with suppress(_Absent), self._explained(reading=True), self._directory(parents) as directory:
             return self._sweep(directory, older_than.timestamp())
         return 0
+
+    def exclusive(self) -> bool:
+        """Whether the file system makes hard links; without them `put_new` only looks first. Tried once."""
+        if self._exclusive is None:
+            with self._explained():
+                self._exclusive = self._makes_links()
+        return self._exclusive
+
+    def _makes_links(self) -> bool:
+        directory, file, temporary, _ = self._begin("leases/probe")
+        linked = f".{secrets.token_hex(12)}{_TEMPORARY}"
+        try:
+            os.link(temporary, linked, src_dir_fd=directory, dst_dir_fd=directory)
+            os.unlink(linked, dir_fd=directory)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return False
+        finally:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
+            os.close(file)
+            os.close(directory)
+        return True
 
     def _begin(self, key: str) -> tuple[int, int, str, str]:
         """The open directory, the open temporary file, its name, and the name it is to get."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from backends.errors import AlreadyExists, VaultError
 from backends.vault.base import Upload
 
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EOPNOTSUPP}
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EOPNOTSUPP}
 
 
 class Explains(Protocol):
@@ -77,7 +77,7 @@ class FileUpload(Upload):
         try:
             os.link(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             # exFAT and some network file systems know no links; names are random, so looking first is enough there
             with suppress(FileNotFoundError):

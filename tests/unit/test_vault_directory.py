@@ -13,8 +13,9 @@ import pytest
 
 from backends.config.schema import DirectoryVault as DirectoryConfig
 from backends.config.schema import S3Vault, SftpVault
-from backends.errors import NotFound, VaultError, VaultFull
+from backends.errors import Locked, NotFound, VaultError, VaultFull
 from backends.vault.directory import DirectoryVault
+from backends.vault.lease import take_lease
 from backends.vault.machine import is_network, machine_of
 from backends.vault.open import open_vault
 
@@ -223,3 +224,23 @@ def test_the_machine_is_this_one(tmp_path: Path) -> None:
     own = Path("/etc/machine-id")
     expected = own.read_text().strip() if own.exists() else None
     assert machine_of(tmp_path) == (expected or machine_of(tmp_path))
+
+
+def test_without_hard_links_puts_are_not_exclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert DirectoryVault("v", tmp_path).exclusive()
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no links")
+
+    monkeypatch.setattr(os, "link", refused)
+    vault = DirectoryVault("v", tmp_path)
+    assert not vault.exclusive()
+    assert not vault.exclusive()
+    lease = take_lease(vault, "social/media/write", run="r1", doing="backed up")
+    with pytest.raises(Locked):
+        take_lease(vault, "social/media/write", run="r2", doing="backed up")
+    lease.release()
+    assert not list(tmp_path.rglob(".*"))
+    monkeypatch.setattr(os, "link", lambda *_, **__: os.stat("/nowhere"))
+    with pytest.raises(VaultError):
+        DirectoryVault("v", tmp_path).exclusive()
