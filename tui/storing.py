@@ -123,11 +123,13 @@ class Storing:
         app = self._store
         await app.feed.call(app.source.add_vault, name, values)
         then()
-        others = [row.name for row in (app.seen.storage if app.seen is not None else ()) if row.status.snapshots]
+        seen = app.seen
+        others = [row.name for row in (seen.storage if seen is not None else ()) if row.status.snapshots]
+        used = seen is not None and any(not host.vaults for host in seen.config.hosts.values())
         app.feed.reread()
         app.feed.refresh()
         app.notify(f"The vault {name} is saved.")
-        if others:
+        if others and used:
             self._offer_sync(name, others)
 
     def _offer_sync(self, name: str, others: Sequence[str]) -> None:

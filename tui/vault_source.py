@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from backends.config.paths import Paths
 from backends.config.schema import Config, SftpVault, VaultConfig
-from backends.errors import HostKeyUnknown
+from backends.errors import ConfigurationError, HostKeyUnknown
 from tui import vaults
 from tui.vaults import Plan, VaultDetail, row_of
 
@@ -90,6 +90,10 @@ class EngineVaults:
 
         config = self._load()
         hosts = [host for host in config.hosts if target in config.vaults_of(host)]
+        if not hosts:
+            raise ConfigurationError(
+                f"no host's backups go to {target}", "Add it to the `vaults` of a host, in config.toml."
+            )
         made = plan_sync(config, self._paths, hosts, None, target)
         rows = [
             row_of(item.snapshot, vault=item.sources[0], goes=True, bytes=item.bytes, why=_REPAIR * item.repair)
@@ -101,4 +105,13 @@ class EngineVaults:
 
     def plan_prune(self, hosts: Sequence[str]) -> Plan:
         """Judge every snapshot by the policy."""
-        raise NotImplementedError
+        from backends.operations.prune import plan_prune
+
+        made = plan_prune(self._load(), self._paths, hosts)
+        rows = [
+            row_of(verdict.snapshot, vault=part.vault, goes=not verdict.keep, why="; ".join(verdict.why))
+            for part in made.parts
+            for verdict in part.verdicts
+        ]
+        notes = tuple(f"{name} did not answer, nothing goes there: {why}" for name, why in made.away.items())
+        return Plan(rows=tuple(sorted(rows, key=lambda row: not row.goes)), bytes=made.bytes, notes=notes)

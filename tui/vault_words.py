@@ -68,7 +68,10 @@ def away(status: VaultStatus, interval: int, now: datetime) -> str:
 
 def price(row: StorageRow) -> str:
     """What it costs a month, when somebody wrote down what a gigabyte does; empty otherwise."""
-    return "" if row.price is None else f"{row.price:.2f} {row.currency} a month"
+    if row.price is None:
+        return ""
+    shown = f"{row.price:.2f}" if row.price >= 0.01 or not row.price else "less than 0.01"
+    return f"{shown} {row.currency} a month"
 
 
 def growth(usage: VaultUsage, now: datetime) -> str:

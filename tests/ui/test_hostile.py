@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from backends.catalog.usage import AssetUsage
+from backends.errors import HostKeyUnknown
 from backends.model import (
     Asset,
     AssetObservation,
@@ -18,14 +20,18 @@ from backends.model import (
     Level,
 )
 from backends.operations.fleet import VaultStatus
+from backends.operations.storage import StorageState
 from backends.restore.plan import Copy, Finding, Phase, Space, StepInfo
 from backends.runs.view import LogLine
-from tests.ui import given, given_restore
+from backends.vault.base import VaultLook
+from tests.ui import given, given_restore, given_storage
 from tests.ui.driving import press, running, screen_text, settled, write
 from tests.ui.test_wizard import IN_PLACE, planned, until
 from tui.app import MastovaultApp
 from tui.feed import Trouble
+from tui.screens.vault_check import TrustKey
 from tui.source import History
+from tui.vaults import Plan, VaultDetail, row_of
 
 HOSTILE = (
     "[/x][@click=app.quit]go[/] [red]r[fe80::1%eth0]\x1b]0;own\x07\x1b[31m\x9b1m\u202eevil\u2066\u200b\r\nnext\x00$E"
@@ -131,6 +137,33 @@ def hostile_restores(**extra: Any) -> given_restore.RestoreSource:
     return made
 
 
+def hostile_vaults() -> given_storage.StorageSource:
+    """Hostile text in everything that a vault, its check, a sync and a prune say."""
+    rows = [
+        given_storage.row("eu-backup", StorageState.BEHIND, HOSTILE, where=HOSTILE, note=HOSTILE, object_lock=HOSTILE),
+        given_storage.row("nas", StorageState.AWAY, HOSTILE, where=HOSTILE, error=HOSTILE),
+    ]
+    rows = [replace(row, usage=replace(row.usage, assets=(_hostile_usage(),))) for row in rows]
+    info = given.snapshot(HOSTILE, Asset.MEDIA, given.NOW, 5, vaults=(HOSTILE,), altered=(HOSTILE,))
+    plan = Plan(rows=(row_of(info, vault=HOSTILE, goes=True, why=HOSTILE),), bytes=5, notes=(HOSTILE,))
+    look = VaultLook(object_lock=HOSTILE, note=HOSTILE)
+    report = replace(
+        given_storage.report(delete=HOSTILE, reach=HOSTILE),
+        look=look,
+        foreign=(HOSTILE,),
+        next_step=HOSTILE,
+        where=HOSTILE,
+        host_key=HostKeyUnknown(HOSTILE, HOSTILE, fingerprint=HOSTILE, key_type=HOSTILE, key_base64=""),
+    )
+    made = given_storage.source(rows, reports=[report], sync=plan, prune=plan, views=())
+    made.vault = lambda name: VaultDetail(name=name, snapshots=(info,), lacks=(info,))  # type: ignore[method-assign]
+    return made
+
+
+def _hostile_usage() -> AssetUsage:
+    return AssetUsage(host=HOSTILE, asset=Asset.MEDIA, bytes=5, snapshots=1)
+
+
 def assert_clean(app: MastovaultApp) -> None:
     """Nothing that steers a terminal is drawn, nothing was read as markup, nothing became a link."""
     text = screen_text(app)
@@ -182,6 +215,29 @@ async def _toast(app: MastovaultApp, pilot: Pilot[Any]) -> None:
 async def test_a_toast_is_only_text() -> None:
     async with running(source()) as (app, pilot):
         await _toast(app, pilot)
+        assert "[/x]" in screen_text(app)
+        assert_clean(app)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
+async def test_what_a_vault_says_is_only_text(size: tuple[int, int]) -> None:
+    async with running(hostile_vaults(), size=size) as (app, pilot):
+        for keys in (("4",), ("G",), ("enter",), ("enter",), ("escape", "s"), ("escape", "v"), ("escape", "P")):
+            await press(pilot, *keys)
+            await until(pilot, lambda: "[/x]" in screen_text(app), f"the text after {keys}")
+            assert_clean(app)
+
+
+async def test_what_a_proof_says_is_only_text() -> None:
+    async with running(hostile_vaults()) as (app, pilot):
+        await press(pilot, "4", "a", "G", "enter")
+        for text in ("box", "u@h", "/x"):
+            await write(pilot, text)
+            await press(pilot, "enter")
+        await press(pilot, "enter")
+        await until(pilot, lambda: isinstance(app.screen, TrustKey), "the key")
+        assert_clean(app)
+        await press(pilot, "escape")
         assert "[/x]" in screen_text(app)
         assert_clean(app)
 

@@ -9,14 +9,20 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from backends.config.schema import Config
 from backends.model import Asset, HostState, Level
 from backends.operations.restores import RestoreRecord
-from tests.ui import given, given_restore
+from backends.operations.storage import StorageRow, StorageState
+from tests.ui import given, given_restore, given_storage
 from tests.ui.driving import app_of, press, screen_text, settled
 from tests.ui.test_hostile import hostile_restores
 from tests.ui.test_hostile import source as hostile
 from tests.ui.test_wizard import IN_PLACE, until
 from tui.app import MastovaultApp
+from tui.screens.plan import PlanScreen
+from tui.screens.vault_check import CheckDialog, TrustKey
+from tui.vault_wizard.screen import VaultWizard
+from tui.vaults import Plan
 from tui.wizard.screen import RestoreWizard
 
 Make = Callable[[], MastovaultApp]
@@ -53,16 +59,36 @@ def _storage_gone() -> MastovaultApp:
 
 
 def _storage_low() -> MastovaultApp:
-    return given.app(_seen(vaults=(replace(given.VAULTS[1], free_bytes=300 << 20),)))
+    said = "there is not enough room left for one more backup like the last days'"
+    full = given_storage.row("local", StorageState.FULL, said, free_bytes=300 << 20)
+    return given.app(given_storage.source((full,)))
 
 
 def _asks() -> MastovaultApp:
     return given.app(given.GivenSource(views=(given.asking(given.RUNNING, "passphrase of ~/.ssh/id_ed25519"),)))
 
 
+def _storing(*rows: StorageRow, **extra: Any) -> Make:
+    return lambda: given.app(given_storage.source(rows or given_storage.ROWS, **extra))
+
+
+def _without_vaults() -> MastovaultApp:
+    config = Config.model_validate({"hosts": {"social.ex": {"address": "social.ex"}}})
+    return given.app(given.GivenSource(seen=given.seen(config, given.fleet((), (), ()))))
+
+
+def _doubted() -> MastovaultApp:
+    """A signer is configured, and a copy is not from it."""
+    made = given_restore.source()
+    made.seen = replace(made.seen, config=given.config(signers={"ops": "b3BzLWtleQ=="}))
+    return given.app(made)
+
+
 def _restoring(*records: RestoreRecord, **extra: Any) -> Make:
     return lambda: given.app(given_restore.source(*records, **extra))
 
+
+_PROOF = ("4", "a", "j", "enter", *"offsite", "enter", *"my-backups", "enter", "enter", "wait")
 
 STATES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "fleet": (given.app, ()),
@@ -92,6 +118,11 @@ STATES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "storage": (given.app, ("4",)),
     "settings": (given.app, ("5",)),
     "ascii": (lambda: given.app(ascii_glyphs=True), ()),
+    "storage_states": (_storing(), ("4", "j")),
+    "vault": (_storing(), ("4", "enter")),
+    "vault_wizard_place": (_storing(), ("4", "a", "j", "enter", *"offsite", "enter", *"my-backups")),
+    "vault_wizard_failed": (_storing(reports=[given_storage.BROKEN]), _PROOF),
+    "prune": (_storing(), ("4", "P", "wait", *"all/pru")),
     "hostile_fleet": (lambda: given.app(hostile()), ()),
     "hostile_asset": (lambda: given.app(hostile()), ("enter",)),
     "hostile_jobs": (lambda: given.app(hostile()), ("2", "j")),
@@ -142,6 +173,29 @@ STATES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "hostile_plan": (lambda: given.app(hostile_restores()), (*IN_PLACE, "wait")),
 }
 
+SMALL: dict[str, tuple[Make, tuple[str, ...]]] = {
+    "storage_none": (_without_vaults, ("4",)),
+    "fleet_without_vault": (_without_vaults, ()),
+    "storage_away": (_storing(), ("4", "G")),
+    "storage_read_only": (lambda: given.app(given_storage.source(), read_only=True), ("4",)),
+    "storage_ascii": (lambda: given.app(given_storage.source(), ascii_glyphs=True), ("4",)),
+    "vault_check": (_storing(reports=[given_storage.APPENDING]), ("4", "v", "wait")),
+    "vault_wizard_kind": (_storing(), ("4", "a")),
+    "vault_wizard_more": (_storing(), _PROOF[:-2]),
+    "vault_wizard_appending": (_storing(reports=[given_storage.APPENDING]), _PROOF),
+    "vault_wizard_key": (
+        _storing(reports=[given_storage.UNKNOWN_KEY]),
+        ("4", "a", "G", "enter", *"box", "enter", *"u@nas2", "enter", *"/x", "enter", "enter", "wait"),
+    ),
+    "vault_wizard_save": (_storing(), (*_PROOF, "enter")),
+    "sync": (_storing(), ("4", "s", "wait")),
+    "sync_nothing": (_storing(sync=Plan()), ("4", "s", "wait")),
+    "prune_read_only": (lambda: given.app(given_storage.source(), read_only=True), ("4", "P")),
+    "wizard_copy_doubted": (_doubted, ("r",)),
+    "asset_doubted": (_doubted, ("enter",)),
+}
+"""States that differ at the other size only in what the others show already."""
+
 
 def _drive(keys: tuple[str, ...]) -> Callable[[Pilot[Any]], Any]:
     async def run(pilot: Pilot[Any]) -> None:
@@ -161,6 +215,12 @@ async def _arrived(pilot: Pilot[Any]) -> None:
 
     def there() -> bool:
         screen = app.screen
+        if isinstance(screen, VaultWizard | TrustKey):
+            return not isinstance(screen, VaultWizard) or (screen.report is not None and screen.report.host_key is None)
+        if isinstance(screen, PlanScreen):
+            return not screen.waiting
+        if isinstance(screen, CheckDialog):
+            return not screen.waits
         if isinstance(screen, RestoreWizard):
             return screen.look_run is not None and (screen.look_run.active or screen.look is None or screen.look.over)
         text = screen_text(app)
@@ -174,6 +234,12 @@ async def _arrived(pilot: Pilot[Any]) -> None:
 def test_screen(state: str, size: tuple[int, int], snap_compare: Callable[..., bool]) -> None:
     make, keys = STATES[state]
     assert snap_compare(make(), terminal_size=size, run_before=_drive(keys))
+
+
+@pytest.mark.parametrize("state", SMALL)
+def test_small_screen(state: str, snap_compare: Callable[..., bool]) -> None:
+    make, keys = SMALL[state]
+    assert snap_compare(make(), terminal_size=(80, 24), run_before=_drive(keys))
 
 
 def test_screen_too_small(snap_compare: Callable[..., bool]) -> None:

@@ -124,7 +124,7 @@ class FleetScreen(AreaScreen):
         if seen is None or seen.config.hosts:
             return offered
         adds = [] if seen.config.vaults else [actions.action("add_vault")]
-        return [*adds, *offered[-3:]]
+        return [*adds, *(entry for entry in offered if entry.id in {"areas", "help", "leave"})]
 
     def crumbs(self) -> tuple[Line, Line]:
         """Sort, filter, how often the hosts are asked, marks."""
