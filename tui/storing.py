@@ -149,14 +149,14 @@ class Storing:
 
         self._store.push_screen(SyncScreen(name))
 
-    def open_prune(self, hosts: Sequence[str] = ()) -> None:
-        """Show what no policy keeps, of some hosts or of all."""
+    def open_prune(self, hosts: Sequence[str] = (), vaults: Sequence[str] = ()) -> None:
+        """Show what no policy keeps, of some hosts or of all, in some vaults or in all."""
         from tui.screens.prune import PruneScreen
 
         seen = self._store.seen
         chosen = tuple(hosts) or tuple(seen.config.hosts if seen is not None else ())
         if chosen:
-            self._store.push_screen(PruneScreen(chosen))
+            self._store.push_screen(PruneScreen(chosen, vaults))
         else:
             self._store.notify("There is no host whose backups could be pruned.", severity="warning")
 
@@ -166,7 +166,7 @@ class Storing:
 
     def plan_prune(self, screen: PruneScreen) -> None:
         """Make the plan of a prune."""
-        self._store.spawn(self._plan(screen, self._store.source.plan_prune, screen.hosts))
+        self._store.spawn(self._plan(screen, self._store.source.plan_prune, screen.hosts, screen.vaults))
 
     async def _plan(self, screen: SyncScreen | PruneScreen, work: Callable[..., Plan], *arguments: Any) -> None:
         try:
@@ -186,7 +186,12 @@ class Storing:
 
     def start_prune(self, plan: Plan) -> None:
         """Start one run for each host of which something goes."""
-        wishes = [Wish(kind="prune", host=host, assets=assets) for host, assets in plan.hosts.items()]
+        vaults = {host: sorted({row.vault for row in plan.going if row.host == host}) for host in plan.hosts}
+        # Only where the plan was made: a vault that answers again was not shown to whoever typed the word.
+        wishes = [
+            Wish(kind="prune", host=host, assets=assets, options={"vaults": vaults[host]})
+            for host, assets in plan.hosts.items()
+        ]
         self._store.spawn(self._start_runs("Prune", wishes))
 
     async def _start_runs(self, what: str, wishes: Sequence[Wish]) -> None:

@@ -42,8 +42,8 @@ class VaultSource(Protocol):
         """What a vault lacks, and from where it would come. Raises `MastovaultError`."""
         ...
 
-    def plan_prune(self, hosts: Sequence[str]) -> Plan:
-        """Every snapshot of some hosts, kept or removed, with the reason. Raises `MastovaultError`."""
+    def plan_prune(self, hosts: Sequence[str], vaults: Sequence[str]) -> Plan:
+        """Every snapshot of some hosts in some vaults (none: all), kept or removed. Raises `MastovaultError`."""
         ...
 
 
@@ -103,15 +103,16 @@ class EngineVaults:
         notes = tuple(f"{name} could not be asked: {why}" for name, why in made.away.items())
         return Plan(rows=tuple(rows), bytes=made.bytes, free=made.free_bytes, notes=notes)
 
-    def plan_prune(self, hosts: Sequence[str]) -> Plan:
-        """Judge every snapshot by the policy."""
+    def plan_prune(self, hosts: Sequence[str], vaults: Sequence[str]) -> Plan:
+        """Look at the vaults, and judge every snapshot by the policies: what goes comes first."""
         from backends.operations.prune import plan_prune
 
-        made = plan_prune(self._load(), self._paths, hosts)
+        made = plan_prune(self._load(), self._paths, hosts, vaults=vaults)
         rows = [
-            row_of(verdict.snapshot, vault=part.vault, goes=not verdict.keep, why="; ".join(verdict.why))
+            row_of(verdict.snapshot, vault=part.vault, goes=not verdict.keep, why=", ".join(verdict.why))
             for part in made.parts
             for verdict in part.verdicts
         ]
-        notes = tuple(f"{name} did not answer, nothing goes there: {why}" for name, why in made.away.items())
-        return Plan(rows=tuple(sorted(rows, key=lambda row: not row.goes)), bytes=made.bytes, notes=notes)
+        rows.sort(key=lambda row: (row.goes, row.at), reverse=True)
+        notes = tuple(f"{name} did not answer, nothing is removed there: {why}" for name, why in made.away.items())
+        return Plan(rows=tuple(rows), bytes=made.bytes, notes=notes)

@@ -436,7 +436,7 @@ class GivenSource:
     def plan_sync(self, target: str) -> Plan:
         return Plan()
 
-    def plan_prune(self, hosts: Sequence[str]) -> Plan:
+    def plan_prune(self, hosts: Sequence[str], vaults: Sequence[str]) -> Plan:
         return Plan()
 
     def cancel(self, run: str, job: str | None) -> None:

@@ -224,8 +224,8 @@ class StorageSource(given.GivenSource):
             raise self.plan_fails
         return self.sync
 
-    def plan_prune(self, hosts: Sequence[str]) -> Plan:
-        self.done.append(("plan_prune", tuple(hosts)))
+    def plan_prune(self, hosts: Sequence[str], vaults: Sequence[str]) -> Plan:
+        self.done.append(("plan_prune", tuple(hosts), tuple(vaults)))
         if self.plan_fails is not None:
             raise self.plan_fails
         return self.prune

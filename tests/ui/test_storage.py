@@ -111,6 +111,16 @@ async def test_a_prune_needs_its_word() -> None:
         await press(pilot, "enter")
         await until(pilot, lambda: isinstance(app.screen, JobsScreen), "the jobs")
         assert source.kinds() == [("prune", "mstdn.art"), ("prune", "social.ex")]
+        # A vault that did not answer when the plan was made is left alone, be it back or not.
+        assert all(call[1].options == {"vaults": ["eu-backup"]} for call in source.done if call[0] == "start")
+
+
+async def test_from_a_vault_only_that_one_is_pruned() -> None:
+    source = given_storage.source(views=())
+    async with running(source) as (app, pilot):
+        await press(pilot, "4", "j", "enter", "P")
+        await until(pilot, lambda: "local/prune" in screen_text(app), "the word")
+        assert source.done == [("plan_prune", tuple(given_storage.config().hosts), ("local",))]
 
 
 async def test_the_safe_button_and_escape_leave_a_prune_alone() -> None:
@@ -121,7 +131,7 @@ async def test_the_safe_button_and_escape_leave_a_prune_alone() -> None:
             await until(pilot, lambda: "REMOVE ✗" in screen_text(app), "the plan")
             await press(pilot, key)
             await press(pilot, "escape")
-        assert source.done == [("plan_prune", ("social.ex",))] * 2
+        assert source.done == [("plan_prune", ("social.ex",), ())] * 2
 
 
 async def test_a_plan_that_cannot_be_made_says_why_and_a_run_that_cannot_start_too() -> None:

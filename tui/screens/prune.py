@@ -20,13 +20,15 @@ class PruneScreen(PlanScreen):
     BINDINGS: ClassVar = [*actions.bindings("prune"), *PlanScreen.MOVES]
     safe = "Keep all"
 
-    def __init__(self, hosts: Sequence[str]) -> None:
+    def __init__(self, hosts: Sequence[str], vaults: Sequence[str] = ()) -> None:
         super().__init__()
         self.hosts = tuple(hosts)
+        self.vaults = tuple(vaults)
 
     def crumbs(self) -> tuple[Line, Line]:
         """Where we are."""
         name = self.hosts[0] if len(self.hosts) == 1 else f"{len(self.hosts)} hosts"
+        name += f" in {', '.join(self.vaults)}" if self.vaults else ""
         left: Line = [(" 4 ", "key"), ("Storage › ", "quiet"), ("prune ", "strong"), (name, "strong")]
         return left, self.running()
 
@@ -55,8 +57,8 @@ class PruneScreen(PlanScreen):
 
     def word(self, plan: Plan) -> tuple[str, str]:
         """A word of its own: removing is for good."""
-        hosts = tuple(plan.hosts)
-        return (f"{hosts[0] if len(hosts) == 1 else 'all'}/prune", "to remove them:") if hosts else ("", "")
+        hosts = self.vaults or tuple(plan.hosts)
+        return (f"{hosts[0] if len(hosts) == 1 else 'all'}/prune", "to remove them:") if plan.going else ("", "")
 
     def columns(self) -> Sequence[Column]:
         """When, what, where, what becomes of it and why."""

@@ -275,8 +275,8 @@ class VaultScreen(AreaScreen):
         self.mastovault.open_sync(self.vault)
 
     def do_prune(self) -> None:
-        """Plan to remove what no policy keeps, in all vaults."""
-        self.mastovault.open_prune()
+        """Plan to remove from it what no policy keeps."""
+        self.mastovault.open_prune(vaults=[self.vault])
 
     def do_copy(self) -> None:
         """Copy the name of the snapshot, or where the vault is."""
