@@ -25,6 +25,7 @@ from backends.operations.link import Link
 from backends.operations.locks import hold
 from backends.operations.mishap import internal
 from backends.operations.noting import NotingJob, RecordingWriter
+from backends.operations.prune import prune_after
 from backends.progress import Job
 
 __all__ = ["back_up_host", "plan", "require_ready"]
@@ -125,7 +126,33 @@ def _under_lease(work: Work, asset: Asset, job: Job) -> JobResult:
     job.step("taking the lease")
     with hold_vaults(work.vaults, work.host, asset, work.run, log=job.log, wait=_WAIT) as held:
         result = _with_retries(work, asset, noting, held)
+        if result.snapshot and not result.in_part and work.at is None and work.config.retention.after_backup:
+            _prune(work, asset, job, held)
     return result
+
+
+def _prune(work: Work, asset: Asset, job: Job, held: Held) -> None:
+    """What no policy keeps any more goes; that it did not work is no fault of the backup."""
+    job.step("pruning")
+    try:
+        for vault in held.vaults:
+            work.catalog.refresh_vault(vault)
+        prune_after(
+            work.config,
+            held.vaults,
+            work.host,
+            asset,
+            held.leases,
+            work.catalog,
+            job.log,
+            check=job.check_cancelled,
+            run=work.run,
+        )
+    except Cancelled:
+        job.log("cancelled while pruning; the backup is whole")
+    except Exception as error:  # noqa: BLE001 - the backup is made, whatever became of the old ones
+        why = error.sentence if isinstance(error, MastovaultError) else internal(error).sentence
+        job.log(f"note: what no policy keeps was not removed: {why}")
 
 
 def _with_retries(work: Work, asset: Asset, job: NotingJob, held: Held) -> JobResult:

@@ -158,6 +158,16 @@ def _sync(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_resul
     )
 
 
+def _prune(paths: Paths, request: Request, jobs: Mapping[Asset, RunJob], on_result: OnResult) -> None:
+    from backends.config.load import load
+    from backends.operations.prune import prune_host
+
+    config = load(paths.config_file)
+    named: Any = request.options.get("vaults") or ()
+    vaults = [str(name) for name in named if str(name) in config.vaults]
+    prune_host(config, paths, request.host, jobs, request.id, on_result, vaults=vaults)
+
+
 def snapshots(request: Request) -> dict[Asset, str]:
     """The snapshots that a request names. Raises `ConfigurationError` when it names none as it should."""
     found: Any = request.options.get("snapshots")
@@ -192,6 +202,7 @@ KINDS: Mapping[str, Kind] = {
     "drill": Kind(_drill),
     "rewrap": Kind(_rewrap),
     "sync": Kind(_sync),
+    "prune": Kind(_prune),
 }
 
 
