@@ -30,6 +30,8 @@ class Claim:
         self.place = place
         self.record = record
         self.beat = 0
+        self._written = 0.0
+        """When our last object had been written, by the ticker."""
         self._seen = View()
         """What was there when we took it."""
         self.previous: tuple[str, ...] = ()
@@ -38,17 +40,17 @@ class Claim:
         """Take the lease. Raises `Busy`, `Contested`, `VaultError`; then nothing is held."""
         token = self.record.token
         try:
-            self.place.put_surely(self.place.claim(token), self.record)
+            self._put(self.place.claim(token), self.record)
             view = self._shown(self.place.claim(token))
             self._give_way(view)
             for other, stored in view.claims.items():
                 if other < token and other not in view.held and not view.is_over(other):
                     self._yield_to(stored)
-            self._remember(view)
             self._beat()
             view = self._shown(self.place.held(token, self.beat))
-            self._give_way(view)
+            self._contest(view)
             self._seen = view
+            self._remember(view)
         except (Busy, VaultError):
             self._withdraw()
             raise
@@ -86,15 +88,18 @@ class Claim:
         return [self.place.held(self.record.token, beat) for beat in range(max(1, self.beat - 1), self.beat + 2)]
 
     def _beat(self) -> None:
-        self.place.put_surely(self.place.held(self.record.token, self.beat + 1), replace(self.record, state="held"))
+        self._put(self.place.held(self.record.token, self.beat + 1), replace(self.record, state="held"))
         self.beat += 1
 
+    def _put(self, key: str, record: Record) -> None:
+        self.place.put_surely(key, record)
+        self._written = self.place.ticker.now()
+
     def _noted(self, mine: str) -> View:
-        """List, and set the clock by an object of ours when it is shown."""
-        ticks = self.place.ticker.now()
+        """List, and set the clock by the object that we wrote last when it is shown."""
         view = self.place.look()
         if mine in view.objects:
-            self.place.clock.note(view.objects[mine].modified_at, ticks)
+            self.place.clock.note(view.objects[mine].modified_at, self._written)
         return view
 
     def _shown(self, mine: str) -> View:
@@ -132,6 +137,13 @@ class Claim:
         last = self._in_slots(view, now)
         if last is not None:
             raise Busy(last)
+
+    def _contest(self, view: View) -> None:
+        """As `_give_way`; but who wrote it just when we did may be giving way as well, so it is worth another try."""
+        try:
+            self._give_way(view)
+        except Busy as busy:
+            raise Contested(busy.record) from None
 
     def _in_slots(self, view: View, now: datetime) -> Record | None:
         """Who holds the lease by slots: a run for which this vault's `put_new` is atomic."""

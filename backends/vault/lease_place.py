@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from backends.errors import LeaseLost, MastovaultError, NotFound, VaultDenied, VaultError
+from backends.errors import LeaseLost, MastovaultError, NotFound, VaultDenied, VaultError, VaultFull
 from backends.vault.base import StoredObject, Vault
 from backends.vault.lease_clock import Ticker, VaultClock, is_over
 from backends.vault.lease_owner import is_gone
@@ -135,8 +135,23 @@ class Place:
             return None
 
     def put(self, key: str, record: Record) -> None:
-        """Write an object that must be new. Raises `AlreadyExists`, `VaultError`."""
-        self.vault.put_new(key, encode(record))
+        """Write an object that must be new; a full vault must take it too, or nobody could prune it.
+
+        Raises `AlreadyExists`, `VaultError`.
+        """
+        try:
+            self.vault.put_new(key, encode(record))
+        except VaultFull:
+            if not self._make_room():
+                raise
+            self.vault.put_new(key, encode(record))
+
+    def _make_room(self) -> bool:
+        """Remove what is over, but for the last two, in place of what is to be written. Raises `VaultError`."""
+        view = self.look()
+        done = sorted(view.done.values(), key=lambda each: each.modified_at)
+        old = [view.slots[number] for number in sorted(view.slots)[:-_DONE_READ]] + done[:-_DONE_READ]
+        return bool(old) and self.remove(stored.key for stored in old)
 
     def put_surely(self, key: str, record: Record) -> None:
         """Write an object whose key nobody else uses; a fault after it was done does not count. Raises `VaultError`."""

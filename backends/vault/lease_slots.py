@@ -23,6 +23,8 @@ class Slots:
         self.place = place
         self.record = record
         self.number = 0
+        self._written = 0.0
+        """When our slot had been written, by the ticker."""
         self._seen = View()
         """What was there when we took it."""
         self.previous: tuple[str, ...] = ()
@@ -48,9 +50,11 @@ class Slots:
 
     def check(self) -> None:
         """Ask the vault whether the lease is still ours. Raises `LeaseLost`, `VaultError`."""
+        while (following := self.place.get(self.place.slot(self.number + 1))) is not None:
+            if following.token != self.record.token:
+                raise self.place.lost()
+            self.number += 1  # a renewal that was thought to have failed
         self._alone(self.place.look())
-        if self.place.get(self.place.slot(self.number + 1)) is not None:
-            raise self.place.lost()
 
     def release(self, wrote: Sequence[str]) -> None:
         """Write the last slot: whoever comes next need not wait. Raises `LeaseLost`, `VaultError`."""
@@ -67,6 +71,7 @@ class Slots:
                     number = top
                     continue
             if self._write(number + 1):
+                self._written = self.place.ticker.now()
                 self.previous = last.wrote if last is not None else ()
                 self.record = replace(self.record, wrote=self.previous)
                 return number + 1
@@ -142,14 +147,14 @@ class Slots:
                 self._advance(record)
                 return
         self.number += 1
+        self._written = self.place.ticker.now()
 
     def _noted(self) -> View:
         """List, and set the clock by our slot when it is shown."""
-        ticks = self.place.ticker.now()
         view = self.place.look()
         mine = view.slots.get(self.number)
         if mine is not None:
-            self.place.clock.note(mine.modified_at, ticks)
+            self.place.clock.note(mine.modified_at, self._written)
         return view
 
     def _settle(self) -> None:
@@ -159,6 +164,11 @@ class Slots:
             raise Contested(UNKNOWN)
         self._give_way(view, self.place.clock.now())
         self._seen = view
+        if view.holders:
+            self.previous = remembered(
+                *(each.wrote for each in self.place.before(view, self.record.token)), self.previous
+            )
+            self.record = replace(self.record, wrote=self.previous)
         self.place.sweep(view, self.place.clock.now(), self.record.token, self.number, self.record.ttl)
 
     def _alone(self, view: View) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,16 +17,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.errors import LeaseLost, Locked, VaultDenied, VaultError
+from backends.errors import LeaseLost, Locked, VaultDenied, VaultError, VaultFull
 from backends.model import Asset
 from backends.operations.leases import hold_vaults
 from backends.vault import lease_owner, lease_record
 from backends.vault.base import Vault
 from backends.vault.directory import DirectoryVault
 from backends.vault.lease import Lease, lease_holder, take_lease
+from backends.vault.lease_claim import Claim
 from backends.vault.lease_clock import VaultClock, is_over
 from backends.vault.lease_owner import LIVE, Owner, is_gone, this_process
-from backends.vault.lease_record import MAX_TTL, UNKNOWN, Record, encode, holder, parse
+from backends.vault.lease_place import Place
+from backends.vault.lease_record import MAX_TTL, UNKNOWN, Record, encode, holder, new_record, parse
 from tests.contract.append_only import AppendOnlyVault
 from tests.contract.faulty import ANY, FaultyVault
 from tests.contract.model_vault import ModelVault
@@ -195,6 +198,37 @@ def test_what_cannot_be_renewed_in_time_is_lost(model: ModelVault, hands: Hands)
     take(vault, hands, "r2").check()
 
 
+def test_a_renewal_whose_answer_was_lost_is_one(model: ModelVault, hands: Hands) -> None:
+    lease = take(FaultyVault(model, "put_new", 3 if model.atomic else 4, after=True), hands)
+    lease.renew()
+    for _ in range(4):
+        with suppress(VaultError):
+            lease.renew()
+        lease.check()
+    lease.release()
+    assert lease_holder(model, NAME) is None
+
+
+def test_two_that_confirm_at_once_both_try_again(hands: Hands) -> None:
+    model = ModelVault(hands.now, atomic=False)
+    first = Claim(Place(model, NAME, hands), new_record("f" * 16, run="r1", doing="x", ttl=TTL))
+
+    class Meeting(PassingVault):
+        met = 0
+
+        def put_new(self, key: str, data: bytes) -> None:
+            super().put_new(key, data)
+            if "/held/" in key and not self.met:
+                self.met = 1
+                first._put(first.place.held("f" * 16, 1), replace(first.record, state="held"))
+            elif "/claims/" in key and self.met == 1:
+                self.met = 2
+                model.delete(first.place.held("f" * 16, 1))
+
+    LIVE.add("f" * 16)
+    take(Meeting(model), hands).check()
+
+
 def steps(vault: Vault, hands: Hands) -> None:
     """All that a run does with a lease."""
     lease = take(vault, hands)
@@ -276,6 +310,27 @@ def test_credentials_that_may_only_add(
     last.release()
     take(model, hands).release()
     assert len(model.objects) < 16
+
+
+def test_a_full_vault_takes_a_lease(model: ModelVault, hands: Hands) -> None:
+    """Or nobody could prune it."""
+
+    class Full(PassingVault):
+        def put_new(self, key: str, data: bytes) -> None:
+            if len(model.objects) >= 8:
+                raise VaultFull("no room left")
+            super().put_new(key, data)
+
+    vault = Full(model)
+    for number in range(20):
+        lease = take(vault, hands)
+        lease.renew()
+        lease.check()
+        lease.release([f"social/media/20261122T140211Z-{number:08x}"])
+    assert take(vault, hands).previous[-1].endswith("00000013")
+    model.objects = {str(number): (b"", 0.0) for number in range(8)}
+    with pytest.raises(VaultFull):
+        take(vault, hands)
 
 
 def test_credentials_that_may_not_write(model: ModelVault, hands: Hands) -> None:

@@ -241,6 +241,6 @@ def test_without_hard_links_puts_are_not_exclusive(tmp_path: Path, monkeypatch: 
         take_lease(vault, "social/media/write", run="r2", doing="backed up")
     lease.release()
     assert not list(tmp_path.rglob(".*"))
-    monkeypatch.setattr(os, "link", lambda *_, **__: os.stat("/nowhere"))
+    monkeypatch.setattr(os, "link", lambda *_, **__: Path("/nowhere").stat())
     with pytest.raises(VaultError):
         DirectoryVault("v", tmp_path).exclusive()
