@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,24 +10,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from backends.errors import LeaseLost, Locked, VaultDenied, VaultError, VaultFull
-from backends.model import Asset
-from backends.operations.leases import hold_vaults
 from backends.vault import lease_owner, lease_record
 from backends.vault.base import Vault
 from backends.vault.directory import DirectoryVault
 from backends.vault.lease import Lease, lease_holder, take_lease
 from backends.vault.lease_claim import Claim
-from backends.vault.lease_clock import VaultClock, is_over
-from backends.vault.lease_owner import LIVE, Owner, is_gone, this_process
+from backends.vault.lease_owner import LIVE, Owner, this_process
 from backends.vault.lease_place import Place
-from backends.vault.lease_record import MAX_TTL, UNKNOWN, Record, encode, holder, new_record, parse
+from backends.vault.lease_record import new_record
 from tests.contract.append_only import AppendOnlyVault
 from tests.contract.faulty import ANY, FaultyVault
 from tests.contract.model_vault import ModelVault
@@ -485,125 +478,3 @@ def test_a_killed_process_of_this_machine_holds_nothing(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     take_lease(vault, NAME, run="r2", doing="backed up").release()
-
-
-def test_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    me = this_process()
-    LIVE.add("a" * 16)
-    assert not is_gone(me, "a" * 16)
-    assert is_gone(me, "b" * 16), "this process has let go of it"
-    parent = replace(me, pid=os.getppid(), started=0)
-    assert not is_gone(parent, "b" * 16)
-    assert is_gone(replace(parent, started=1), "b" * 16), "another process has that number now"
-    assert is_gone(replace(me, pid=2**22 + 7, started=1), "b" * 16)
-    assert is_gone(replace(me, pid=2**62), "b" * 16)
-    for unknown in (replace(me, machine="another"), replace(me, machine=""), replace(me, pid=0), replace(me, pid=-1)):
-        assert not is_gone(unknown, "b" * 16)
-    monkeypatch.setattr(lease_owner, "_machine", lambda: "")
-    assert not is_gone(replace(me, machine="", pid=2**22 + 7), "b" * 16)
-
-
-def test_when_it_is_over() -> None:
-    at = datetime(2026, 11, 23, 1, 2, 3, 500_000, tzinfo=UTC)
-    ttl = timedelta(minutes=5)
-    assert not is_over(at, at + timedelta(seconds=329), ttl)
-    assert is_over(at, at + timedelta(seconds=331), ttl)
-    assert not is_over(at.replace(microsecond=0), at + timedelta(seconds=330), ttl), "whole seconds are coarse"
-    assert is_over(at, at - timedelta(seconds=331), ttl)
-    assert abs(VaultClock(Hands()).now() - datetime.now(UTC)) < timedelta(seconds=5)
-
-
-WORDS = st.text(max_size=30)
-HOSTILE = st.dictionaries(
-    st.sampled_from([*json.loads(encode(UNKNOWN)), "more"]),
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(),
-        st.floats(),
-        WORDS,
-        st.lists(WORDS, max_size=3),
-        st.dictionaries(WORDS, WORDS, max_size=2),
-    ),
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(HOSTILE, st.binary(max_size=60))
-def test_what_stands_in_a_lease_is_not_believed(document: dict[str, Any], noise: bytes) -> None:
-    good = json.loads(encode(lease_record.new_record("a" * 16, run="r", doing="backed up", ttl=TTL)))
-    for data in (noise, json.dumps(document).encode(), json.dumps({**good, **document}).encode()):
-        found = parse(data)
-        assert found.state in ("claim", "held", "released")
-        assert timedelta(0) < found.ttl <= MAX_TTL
-        sentence = holder(found, NAME, "v").sentence
-        assert len(sentence) < 700
-        assert sentence.isprintable()
-        is_gone(found.owner, found.token)
-
-
-@given(
-    st.builds(
-        Record,
-        state=st.sampled_from(["claim", "held", "released"]),
-        token=st.from_regex(r"[0-9a-f]{16}", fullmatch=True),
-        owner=st.builds(
-            Owner, WORDS.map(lambda text: "u"), st.just("h"), st.just("m"), st.integers(0, 2**31), st.integers(0, 2**40)
-        ),
-        run=st.just("20261122T140209Z-social-5d1e"),
-        doing=st.just("pruned"),
-        since=st.just("2026-11-22T14:02:09Z"),
-        ttl=st.timedeltas(min_value=timedelta(milliseconds=1), max_value=MAX_TTL),
-        wrote=st.lists(st.just(MADE), max_size=1).map(tuple),
-    )
-)
-def test_a_record_is_read_as_it_was_written(record: Record) -> None:
-    assert parse(encode(record)) == record
-
-
-def directory(place: Path, name: str) -> DirectoryVault:
-    return DirectoryVault(name, place / name)
-
-
-def test_all_vaults_are_held_and_let_go(tmp_path: Path) -> None:
-    two, one = directory(tmp_path, "two"), directory(tmp_path, "one")
-    with hold_vaults([two, one], "social", Asset.MEDIA, "r1", "backed up") as held:
-        assert held.vaults == [two, one]
-        assert held.lacking == {}
-        held.check(one)
-        held.wrote(MADE)
-        with pytest.raises(Locked, match="run r1"), hold_vaults([one], "social", Asset.MEDIA, "r2"):
-            pass
-        with hold_vaults([one], "social", Asset.MEDIA, "r2", kind="sync"):
-            pass
-        with hold_vaults([one], "social", Asset.REDIS, "r2"):
-            pass
-        with pytest.raises(LeaseLost):
-            held.check(directory(tmp_path, "three"))
-    with hold_vaults([one, two], "social", Asset.MEDIA, "r2") as held:
-        assert {lease.previous for lease in held.leases.values()} == {(MADE,)}
-
-
-def test_a_vault_without_a_lease_drops_out(tmp_path: Path) -> None:
-    good, inner = directory(tmp_path, "good"), directory(tmp_path, "bad")
-    said: list[str] = []
-    bad = FaultyVault(inner, "put_new", for_good=True)
-    with hold_vaults([bad, good], "social", Asset.MEDIA, "r1", "backed up", said.append) as held:
-        assert held.vaults == [good]
-        assert list(held.lacking) == ["bad"]
-    assert "bad" in said[0]
-    with pytest.raises(VaultError), hold_vaults([bad], "social", Asset.MEDIA, "r1"):
-        raise AssertionError("not reached")
-
-
-def test_when_one_is_held_none_is_kept(tmp_path: Path) -> None:
-    one, two = directory(tmp_path, "one"), directory(tmp_path, "two")
-    lease = take_lease(two, NAME, run="r1", doing="pruned")
-    with pytest.raises(Locked, match="being pruned"), hold_vaults([one, two], "social", Asset.MEDIA, "r2"):
-        raise AssertionError("not reached")
-    assert lease_holder(one, NAME) is None
-    lease.release()
-    with pytest.raises(RuntimeError), hold_vaults([one, two], "social", Asset.MEDIA, "r2"):
-        raise RuntimeError
-    with hold_vaults([one, two], "social", Asset.MEDIA, "r2"):
-        pass
