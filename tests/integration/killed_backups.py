@@ -32,7 +32,7 @@ _, RECIPIENT = new_identity()
 DATA = random.Random(4).randbytes(60_000)
 FRESH_EVERY = 40
 """Every so many kills the vaults are new: listing what has piled up would take most of the time."""
-WHOLE_EVERY = 5
+WHOLE_EVERY = 8
 """Every so many kills a run is left to end."""
 
 
