@@ -16,6 +16,7 @@ from backends.errors import AlreadyExists, NotFound, VaultError, VaultFormatTooN
 from backends.vault.base import Vault
 from backends.vault.directory import DirectoryVault
 from backends.vault.format import KEY, README, prepare, read_format
+from tests.contract.append_only import AppendOnlyVault
 from tests.servers.s3 import moto_server, rclone_server, s3_keys
 from tests.servers.sftp import sftp_vault
 
@@ -264,6 +265,13 @@ def test_prepare_is_done_once(vault: Vault) -> None:
     assert again is not None
     assert (again.id, again.created) == (known.id, known.created)
     assert again.recipients == ("age1a", "age1b")
+
+
+def test_new_recipients_and_credentials_that_may_only_add(vault: Vault) -> None:
+    prepare(vault, ["age1a"])
+    before = get(vault, KEY)
+    prepare(AppendOnlyVault(vault), ["age1b"])
+    assert get(vault, KEY) == before
 
 
 def test_many_prepare_at_once(vault: Vault) -> None:
