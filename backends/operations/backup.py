@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 
@@ -31,8 +32,8 @@ from backends.progress import Job
 __all__ = ["back_up_host", "plan", "require_ready"]
 
 Watcher = Callable[[JobResult], None]
-_WAIT = 10.0
-"""Seconds to wait for another machine that holds the lease: one that prunes is soon done."""
+_PATIENCE = 10.0
+"""Seconds to wait for another machine that holds a lease: one that prunes is soon done."""
 
 
 def plan(
@@ -124,11 +125,28 @@ def _under_lease(work: Work, asset: Asset, job: Job) -> JobResult:
     """Back up while no other machine does; what is too old goes after a success."""
     noting = NotingJob(job)
     job.step("taking the lease")
-    with hold_vaults(work.vaults, work.host, asset, work.run, log=job.log, wait=_WAIT) as held:
+    with ExitStack() as stack:
+        held = _take_leases(stack, work, asset, job)
         result = _with_retries(work, asset, noting, held)
         if result.snapshot and not result.in_part and work.at is None and work.config.retention.after_backup:
             _prune(work, asset, job, held)
     return result
+
+
+def _take_leases(stack: ExitStack, work: Work, asset: Asset, job: Job) -> Held:
+    """The leases of an asset, after a little patience. Raises `Locked`, `VaultError`, `Cancelled`."""
+    until = time.monotonic() + _PATIENCE
+    told = False
+    while True:
+        try:
+            return stack.enter_context(hold_vaults(work.vaults, work.host, asset, work.run, log=job.log))
+        except Locked as error:
+            if time.monotonic() >= until:
+                raise
+            if not told:
+                job.log(f"{error.sentence}; waiting a moment")
+                told = True
+        _wait(job, 1.0)
 
 
 def _prune(work: Work, asset: Asset, job: Job, held: Held) -> None:
