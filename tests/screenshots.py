@@ -22,6 +22,10 @@ from tui.app import MastovaultApp
 from tui.screens.asset import AssetScreen
 from tui.screens.fleet import FleetScreen
 from tui.screens.jobs import JobsScreen
+from tui.screens.prune import PruneScreen
+from tui.screens.storage import StorageScreen
+from tui.screens.vault import VaultScreen
+from tui.vault_wizard.screen import VaultWizard
 from tui.widgets.typed import TypedName
 from tui.wizard.screen import RestoreWizard
 
@@ -92,7 +96,44 @@ async def _pictures(lab: Lab, size: tuple[int, int]) -> None:
         await pilot.press("question_mark")
         await picture.save("help")
         await pilot.press("escape")
+        await _storage(picture)
         await _restore(picture, fleet)
+
+
+async def _storage(picture: Picture) -> None:
+    """The vaults, a proof, the wizard up to its proof, and the plan of a prune; nothing is saved or removed."""
+    app, pilot = picture.app, picture.pilot
+    await pilot.press("4")
+    storage = app.screen
+    assert isinstance(storage, StorageScreen)
+    await pilot.press("j")
+    await picture.until(lambda: not storage.waiting, "what is in the vault")
+    await picture.save("storage")
+    await pilot.press("enter")
+    vault = app.screen
+    assert isinstance(vault, VaultScreen)
+    await picture.until(lambda: not vault.waiting, "what is in the vault")
+    await picture.save("vault")
+    config = app.paths.config_file
+    before = config.read_text(encoding="utf-8")
+    config.write_text(f"{before}\n[retention]\nlast = 2\n", encoding="utf-8")
+    await pilot.press("escape", "P")
+    prune = app.screen
+    assert isinstance(prune, PruneScreen)
+    await picture.until(lambda: not prune.waiting, "the plan")
+    await pilot.press(*"all/pru")
+    await picture.save("prune")
+    config.write_text(before, encoding="utf-8")
+    await pilot.press("escape", "a", "enter")
+    wizard = app.screen
+    assert isinstance(wizard, VaultWizard)
+    await pilot.pause(0.3)
+    with tempfile.TemporaryDirectory(prefix="mastovault-") as place:
+        await pilot.press(*"nearby", "enter", *place, "enter", "enter")
+        await picture.until(lambda: wizard.report is not None, "the proof")
+        await picture.save("vault-wizard")
+        await pilot.press("escape")
+    await pilot.press("1")
 
 
 async def _restore(picture: Picture, fleet: FleetScreen) -> None:
@@ -135,7 +176,7 @@ def main() -> None:
     for size in SIZES:
         with (
             tempfile.TemporaryDirectory(prefix="mastovault-") as place,
-            Lab(Path(place) / "demo", history=True) as lab,
+            Lab(Path(place) / "demo", history=True, s3_vault=True) as lab,
         ):
             asyncio.run(_pictures(lab, size))
 

@@ -227,6 +227,7 @@ class Deeds:
     def tell_outcomes(self, ended: Sequence[JobEntry]) -> None:
         """One toast for each job that has ended; one for all of them when there are many."""
         app = self._app
+        ended = [entry for entry in ended if not self._is_one_of_many(entry)]
         if len(ended) > 3:
             failed = sum(entry.job.state is JobState.FAILED or entry.lost for entry in ended)
             text = f"{len(ended)} jobs ended, {failed} failed." if failed else f"{len(ended)} jobs ended."
@@ -241,6 +242,13 @@ class Deeds:
                 severity="error" if bad else "information",
                 timeout=8 if bad else 5,
             )
+
+    def _is_one_of_many(self, entry: JobEntry) -> bool:
+        """Whether it is a good part of a run on vaults that goes on: the last one of these speaks for all."""
+        if entry.run.kind not in jobs.ON_VAULTS or entry.job.state is JobState.FAILED or entry.lost:
+            return False
+        mine = [one for one in self._app.entries if one.run.id == entry.run.id]
+        return any(one.active for one in mine) or entry.key != mine[-1].key
 
     def spawn(self, work: Coroutine[Any, Any, None], group: str = "deeds") -> None:
         """Do something that waits for the feed's threads; what goes wrong is told."""

@@ -16,6 +16,8 @@ PLAN = "plan"
 """The kind of run that only looks, for the wizard; it is no job of the operator's."""
 CHANGING = frozenset({"backup", "restore", "undo", "prune", "rewrap"})
 """Kinds of which only one works on an asset at a time."""
+ON_VAULTS = frozenset({"sync", "prune", "rewrap"})
+"""Kinds that move what is stored, without a host."""
 _ORDER = {JobState.CANCELLING: 0, JobState.RUNNING: 0, JobState.QUEUED: 1}
 
 

@@ -41,7 +41,7 @@ class PruneScreen(PlanScreen):
         going, kept = len({row.id for row in plan.going}), len({row.id for row in plan.rows if not row.goes})
         if not going:
             return [[("✓ ", "ok"), (f"Nothing goes: all {say.count(kept)} snapshots are kept.", "strong")]]
-        sizes = f", {say.size(plan.bytes)} are freed" if plan.bytes else ""
+        sizes = f", up to {say.size(plan.bytes)} are freed" if plan.bytes else ""
         text = f"Removes {say.count(going)} snapshot{'s' * (going != 1)}{sizes}; keeps {say.count(kept)}."
         lines: list[Line] = [[("▲ ", "high"), (part, "strong")] for part in wrapped(text, cells - 2)]
         quiet = "Removed for good, nobody can undo it. Hosts are not touched."

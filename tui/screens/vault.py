@@ -246,7 +246,7 @@ class VaultScreen(AreaScreen):
         others = [name for name in info.vaults if name != self.vault]
         if seen is not None and (note := self.mastovault.distrust(info)):
             return f"{note} ▲", "warn"
-        return (f"yes, also in {', '.join(others)}", "") if others else ("the only copy ▲", "warn")
+        return (f"also in {', '.join(others)}", "") if others else ("the only copy ▲", "warn")
 
     @on(Table.Moved, "#vault-hosts")
     def show_host(self) -> None:
