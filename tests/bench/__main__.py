@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-BENCHES = ("database", "restore", "window", "fleet", "catalog", "media", "s3", "ui")
+BENCHES = ("database", "restore", "window", "fleet", "catalog", "media", "s3", "sftp", "vaults", "rewrap", "ui")
 
 
 def main() -> int:
