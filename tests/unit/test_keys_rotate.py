@@ -33,6 +33,7 @@ BEFORE = Encryption(recipients=(OWN, COLLEAGUE, RECOVERY), recovery=RECOVERY)
         ([OWN, RECOVERY], [], None, [NEW, COLLEAGUE, RECOVERY]),
         ([], [], None, [NEW, OWN, COLLEAGUE, RECOVERY]),
     ],
+    ids=["mine", "a-colleague", "recovery", "recovery-named", "dropped", "recovery-stays", "added"],
 )
 def test_who_reads_after_a_rotation(own: list[str], drop: list[str], recovery: str | None, after: list[str]) -> None:
     assert rotated(BEFORE, own, NEW, drop=drop, recovery=recovery) == after
@@ -41,6 +42,7 @@ def test_who_reads_after_a_rotation(own: list[str], drop: list[str], recovery: s
 @pytest.mark.parametrize(
     ("drop", "says"),
     [(RECOVERY, "that is the recovery recipient"), (NEXT, "is no recipient"), ("x", "no age recipient")],
+    ids=["recovery", "unknown", "nonsense"],
 )
 def test_who_cannot_be_dropped(drop: str, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
