@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Button
 
 from backends.model import Asset, JobResult, JobState, Secret
+from tests.ui import given
 from tests.ui import given_restore as restoring
 from tests.ui.driving import press, running, screen_text, settled, write
 from tui.app import MastovaultApp
@@ -459,3 +461,19 @@ def test_what_is_missing(typed: str, wanted: str) -> None:
 )
 def test_a_directory_is_named_in_full(text: str, good: bool) -> None:
     assert (directory_problem(text) == "") is good
+
+
+async def test_a_drill_of_a_copy_that_nobody_signed_needs_its_word() -> None:
+    source = restoring.source()
+    source.seen = replace(source.seen, config=given.config(signers={"ops": "b3BzLWtleQ=="}))
+    async with running(source) as (app, pilot):
+        await press(pilot, "r")
+        assert "NOT SIGNED" in screen_text(app)
+        await press(pilot, "enter", "enter", "enter")
+        go = app.screen.query_one("#go", Button)
+        assert "NOT SIGNED" in screen_text(app)
+        assert go.disabled
+        await write(pilot, "social.ex/unsigned")
+        await press(pilot, "enter", "enter")
+        assert source.kinds() == ["drill"]
+        assert source.done[-1][1].options["accept"] == ["unsigned"]

@@ -11,25 +11,24 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from backends.model import Asset, SnapshotInfo
+from backends.model import Asset
 from tui import actions, rows
 from tui.rows import FleetRow
 from tui.screens.asset import AssetScreen
 from tui.screens.base import AreaScreen
 from tui.screens.fleet_cells import WIDE, cells, columns
-from tui.screens.why import WhyDialog
+from tui.screens.fleet_deeds import FleetDeeds
 from tui.source import History
 from tui.widgets.filter_input import FilterInput
 from tui.widgets.first_run import FirstRun
 from tui.widgets.job_strip import JobStrip
 from tui.widgets.notice import Notice
-from tui.widgets.reasons import row_lines
 from tui.widgets.reasons_pane import ReasonsPane
 from tui.widgets.table import Column, Table
 from tui.widgets.text import Line, Piece
 
 
-class FleetScreen(AreaScreen):
+class FleetScreen(FleetDeeds, AreaScreen):
     """The first screen."""
 
     place = "fleet"
@@ -251,68 +250,6 @@ class FleetScreen(AreaScreen):
         low, high = sorted((begin, self.table.position))
         self.marks |= set(keys[low : high + 1])
         self.refresh_picture()
-
-    def do_backup(self) -> None:
-        """Back up the marked rows after asking, or the one under the cursor at once."""
-        chosen = self._chosen()
-        targets: dict[str, list[Asset]] = {}
-        for row in chosen:
-            targets.setdefault(row.host, []).extend(row.targets)
-        if targets:
-            self.mastovault.start_backup(targets, ask=len(chosen) > 1, then=self.marks.clear)
-
-    def _chosen(self) -> Sequence[FleetRow]:
-        """The marked rows, or the one under the cursor."""
-        marked = [row for row in self.table.items if row.key in self.marks]
-        return marked or ([self.table.current] if self.table.current is not None else [])
-
-    def _check(self, kind: str) -> None:
-        chosen: dict[str, dict[Asset, SnapshotInfo]] = {}
-        for row in self._chosen():
-            for status in row.statuses:
-                held = chosen.setdefault(row.host, {})
-                if status.newest is not None:
-                    held[status.asset] = status.newest
-        if chosen:
-            self.mastovault.start_checks(kind, chosen, then=self.marks.clear)
-
-    def do_verify(self) -> None:
-        """Verify the newest copy of the marked rows, or of the one under the cursor."""
-        self._check("verify")
-
-    def do_drill(self) -> None:
-        """Drill the newest copy of the marked rows, or of the one under the cursor."""
-        self._check("drill")
-
-    def do_restore(self) -> None:
-        """Open the restore wizard on the row under the cursor."""
-        row = self.table.current
-        if row is not None:
-            self.mastovault.open_wizard(row.host, row.targets)
-
-    def do_undo(self) -> None:
-        """Offer what can be done about the last restore of the row under the cursor."""
-        row = self.table.current
-        if row is not None:
-            self.mastovault.settle_restore(row.host, None if row.folded else row.first.asset)
-
-    def do_why(self) -> None:
-        """Show every reason with what lowers it."""
-        row = self.table.current
-        if row is not None:
-            self.app.push_screen(WhyDialog(row_lines(row, self.mastovault.now(), 60, actions=True)))
-
-    def do_log(self) -> None:
-        """Show the log of the newest job on this asset."""
-        row = self.table.current
-        if row is not None:
-            self.mastovault.open_log_of(row.host, row.first.asset)
-
-    def do_copy(self) -> None:
-        """Copy `host/asset`."""
-        row = self.table.current
-        if row is not None:
-            self.mastovault.copy(row.host if row.folded else row.key)
 
     @property
     def waiting(self) -> bool:
