@@ -18,7 +18,7 @@ STALL = 900.0
 """Seconds in which a vault must take at least one piece. The largest part of an S3 upload (256 MiB) needs 0.3 MB/s."""
 STALL_AT_END = 3600.0
 """Seconds that making an object durable may take: a disk syncs all that it has not written yet."""
-_AHEAD = 4 * 1024 * 1024
+_AHEAD = 1024 * 1024
 """Bytes that may wait for one vault."""
 _WORTH = 256 * 1024
 """Bytes for which a waiting vault is woken up."""

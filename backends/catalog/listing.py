@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
-from backends.archive.layout import CHECK_KEY, HOSTS, MANIFEST_KEY, RECORD_KEY, time_of
+from backends.archive.layout import CHECK_KEY, HOSTS, MANIFEST_KEY, RECORD_KEY
 from backends.catalog.usage import day_of
 from backends.model import Asset
 from backends.vault.base import StoredObject, Vault
@@ -73,11 +74,17 @@ class Listed:
         if known and not (rest[0] and _MOMENT.fullmatch(moment)):
             self._shared[key] = (found.bytes, found.modified_at)
             return
-        try:
-            day = day_of(time_of(moment)) if known else day_of(found.modified_at)
-        except ValueError:  # digits that are no date
-            day = day_of(found.modified_at)
+        day = (_day_in(moment[:8]) if known else None) or day_of(found.modified_at)
         self._came[day] = self._came.get(day, 0) + found.bytes
+
+
+@lru_cache(4096)
+def _day_in(digits: str) -> int | None:
+    """The day of the digits `20261122`; None when they are no date."""
+    try:
+        return day_of(datetime.strptime(digits, "%Y%m%d").replace(tzinfo=UTC))
+    except ValueError:
+        return None
 
 
 def list_vault(vault: Vault, beat: Callable[[], None]) -> Listed:

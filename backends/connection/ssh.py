@@ -16,7 +16,7 @@ from backends.connection.machine import Machine
 from backends.connection.process import NoStart
 from backends.connection.reach import Reached, Timeouts
 from backends.connection.tail import StderrTail
-from backends.connection.transport import SMALL_WINDOW, WINDOW, Channel, ChannelRefused, Transport
+from backends.connection.transport import SMALL_WINDOW, Channel, ChannelRefused, Transport
 from backends.connection.tunnel import socket_over
 from backends.connection.wrapper import command_line
 from backends.errors import ConnectionFailed
@@ -159,7 +159,7 @@ class SshConnection(Machine):
             return SshStream(channel, self._lost(), stack.pop_all())
 
     def _session(self, bulk: bool) -> Channel:
-        return self._open(self._transport, "session", window=WINDOW if bulk else SMALL_WINDOW)
+        return self._open(self._transport, "session", window=self._transport.bulk_window if bulk else SMALL_WINDOW)
 
     def _urgent(self) -> Channel:
         """A session at once, on a second connection when the server gives no more on the first."""

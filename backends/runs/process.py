@@ -20,6 +20,7 @@ from backends.runs.events import EventWriter, summary_event
 from backends.runs.folder import SETTLED, Request, process_start, read_request, write_request
 from backends.runs.job import Publisher, RunJob
 from backends.runs.kinds import kind_of
+from backends.runs.memory import few_arenas
 from backends.runs.questions import Questions
 from backends.runs.slots import allowed, turn
 
@@ -29,6 +30,7 @@ def main(folder: Path) -> int:
     # The terminal that began this run may close; it goes on.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.umask(0o077)
+    few_arenas()
     threading.excepthook = _thread_failed
     request = read_request(folder)
     if request is None:

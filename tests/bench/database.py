@@ -97,7 +97,7 @@ _PEAKS: list[float] = []
 
 def _request(sshd: OpenSSH, postgres: Postgres, vault: Path, recipient: str) -> dict[str, Any]:
     return {
-        "host": sshd.host_config().model_dump(mode="json"),
+        "host": sshd.host_config().model_dump(mode="json", exclude_defaults=True),
         "port": postgres.port,
         "password": postgres.password,
         "bin_dir": str(postgres.bin),
