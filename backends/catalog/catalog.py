@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.archive.layout import manifest_key
+from backends.archive.layout import HOSTS, MANIFEST_KEY, manifest_key
 from backends.archive.signing import trust_of
 from backends.catalog import observed
 from backends.catalog.checks import CheckInfo, Drill, Proof, checks_of, drills_of, proofs_of
@@ -155,6 +155,13 @@ class Catalog:
         with self._store.reading() as cache:
             rows = cache.execute(f"SELECT vault, count(*) FROM ({_CHECKED}) {_REFUTED} GROUP BY vault").fetchall()  # noqa: S608
         return dict(rows)
+
+    def unread(self, host: str) -> list[tuple[str, str, str]]:
+        """Manifests of a host that could not be read or understood: the vault, the snapshot's id, and why."""
+        query = "SELECT vault, key, why FROM unreadable WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key DESC, vault"
+        with self._store.reading() as cache:
+            found = [(*row, MANIFEST_KEY.fullmatch(row[1])) for row in cache.execute(query, (f"{HOSTS}{host}/",))]
+        return [(vault, match["id"], why) for vault, _, why, match in found if match]
 
     def proofs(self) -> dict[Pair, Proof]:
         """How the drills of every asset went, whichever of its snapshots they were of."""

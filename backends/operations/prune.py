@@ -1,23 +1,24 @@
-"""Removing what the policies no longer keep: manifests first, then what only they referred to (docs/retention.md)."""
+"""Removing what the policies no longer keep, by hand and after a backup (docs/retention.md)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from backends.archive.layout import manifest_key, snapshot_prefix
 from backends.catalog import Catalog
 from backends.config.paths import Paths
 from backends.config.schema import Config
-from backends.errors import Cancelled, Locked, MastovaultError, NotFound, VaultDenied, VaultError
-from backends.model import Asset, JobResult, JobState, SnapshotInfo, rfc3339
+from backends.errors import Cancelled, ConfigurationError, Locked, MastovaultError, VaultStalled
+from backends.model import Asset, JobResult, JobState
 from backends.operations.backup_result import failed
 from backends.operations.leases import hold_vaults
+from backends.operations.locks import hold
 from backends.operations.mishap import internal
-from backends.operations.prune_packs import Unsure, sweep, sweep_records
-from backends.operations.prune_plan import PrunePlan, VaultPrune, going_of, needed_in, plan_prune, plan_vault
+from backends.operations.prune_carry import PruneResult, Work, carry_out
+from backends.operations.prune_packs import MayNotDelete, Unsure
+from backends.operations.prune_plan import PrunePlan, VaultPrune, plan_prune
 from backends.progress import Job
 from backends.vault.base import Vault
 from backends.vault.format import read_format
@@ -27,45 +28,28 @@ from backends.vault.open import open_vault
 __all__ = ["PrunePlan", "PruneResult", "VaultPrune", "plan_prune", "prune_after", "prune_host"]
 
 _DOING = "pruned"
-_GUARD_SECONDS = 1.0
-_DENIED = "these credentials may not delete there, so that nothing is pruned: leave that to the provider's rules"
 
 
-@dataclass(slots=True)
-class PruneResult:
-    """What was removed of one asset of a host, over some vaults."""
-
-    removed: dict[str, list[str]] = field(default_factory=dict)
-    """Ids of snapshots, by vault."""
-    bytes: int = 0
-    problems: list[str] = field(default_factory=list)
-    """What did not go, and why."""
-
-    @property
-    def said(self) -> str:
-        """One sentence."""
-        if not any(self.removed.values()):
-            return "nothing had to go"
-        parts = [f"{len(ids)} from {vault}" for vault, ids in self.removed.items() if ids]
-        count = len({each for ids in self.removed.values() for each in ids})
-        return f"removed {count} snapshot{'' if count == 1 else 's'} ({', '.join(parts)}), {self.bytes} bytes"
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One asset of a host in one vault, under its leases."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What the jobs of one host share."""
 
     config: Config
+    paths: Paths
     catalog: Catalog
-    vault: Vault
     host: str
-    asset: Asset
-    lease: Lease
-    """The lease of those who write; nobody adds a snapshot while we hold it."""
-    check: Callable[[], None]
-    """Raises when a lease was lost, or the operator asked to stop."""
-    log: Callable[[str], None]
-    result: PruneResult
+    id: str
+    vaults: dict[str, Vault] = field(default_factory=dict)
+    lacking: dict[str, str] = field(default_factory=dict)
+    """Vaults that cannot be used, and why."""
+
+    def open(self, names: Sequence[str]) -> None:
+        """Open vaults by name."""
+        for name in names:
+            try:
+                self.vaults[name] = open_vault(name, self.config.vaults[name])
+            except MastovaultError as error:
+                self.lacking[name] = error.sentence
 
 
 def prune_host(
@@ -92,14 +76,14 @@ def prune_host(
     Returns:
         One result for each asset, in order of importance. Faults are results, never raised.
     """
-    catalog = Catalog(paths.cache_dir, config.signers)
+    work = _Run(config=config, paths=paths, catalog=Catalog(paths.cache_dir, config.signers), host=host, id=run_id)
+    work.open(vaults or tuple(config.vaults))
+    opened = list(work.vaults.values())
     results = []
-    opened, lacking = _open(config, vaults or tuple(config.vaults))
     try:
         for asset in (each for each in Asset if each in jobs):
-            result = _job(config, catalog, opened, lacking, host, asset, jobs[asset], run_id)
-            results.append(result)
-            on_result(result)
+            results.append(_job(work, asset, jobs[asset]))
+            on_result(results[-1])
     finally:
         for vault in opened:
             vault.close()
@@ -129,173 +113,116 @@ def prune_after(
         log: told what went.
         check: raises when the operator asked to stop.
         run: the backup's run.
+
+    Raises:
+        Cancelled: the operator asked to stop.
     """
     result = PruneResult()
     for vault in vaults:
-        lease = leases[vault.name]
         try:
             with ExitStack() as stack:
-                other = take_lease(vault, f"{host}/{asset.value}/sync", run=run, doing=_DOING)
-                stack.callback(other.release)
-                guard = _guard(check, lease, other)
-                _prune(_Work(config, catalog, vault, host, asset, lease, guard, log, result))
+                syncing = take_lease(vault, f"{host}/{asset.value}/sync", run=run, doing=_DOING)
+                stack.callback(syncing.release)
+                carry_out(Work(config, catalog, vault, host, asset, leases[vault.name], syncing, check, log, result))
         except Cancelled:
             raise
         except Locked as error:
             log(f"note: {vault.name} is not pruned now: {error.sentence}")
         except MastovaultError as error:
-            result.problems.append(f"{vault.name} was not pruned: {_why(error)}")
+            result.problems.append(_problem(vault.name, error))
             log(f"note: {result.problems[-1]}")
     if any(result.removed.values()):
         log(result.said)
     return result
 
 
-def _open(config: Config, names: Sequence[str]) -> tuple[list[Vault], dict[str, str]]:
-    opened: list[Vault] = []
-    lacking: dict[str, str] = {}
-    for name in names:
-        try:
-            opened.append(open_vault(name, config.vaults[name]))
-        except MastovaultError as error:
-            lacking[name] = error.sentence
-    return opened, lacking
-
-
-def _job(
-    config: Config,
-    catalog: Catalog,
-    vaults: Sequence[Vault],
-    lacking: Mapping[str, str],
-    host: str,
-    asset: Asset,
-    job: Job,
-    run: str,
-) -> JobResult:
+def _job(run: _Run, asset: Asset, job: Job) -> JobResult:
     """Prune one asset in every vault; every way it can end is a result."""
     began = time.monotonic()
-    result = PruneResult(problems=[f"{name} was not pruned: {why}" for name, why in lacking.items()])
-    last: MastovaultError | None = None
-    pruned = 0
+    result = PruneResult()
+    ended: JobResult | None = None
     try:
-        for vault in vaults:
-            job.check_cancelled()
-            job.step(f"pruning {vault.name}", unit="snapshots")
-            try:
-                _one(config, catalog, vault, host, asset, job, run, result)
-                pruned += 1
-            except Cancelled:
-                raise
-            except MastovaultError as error:
-                if isinstance(error, VaultDenied):
-                    pruned += 1  # that is how append-only credentials are meant to be
-                last = error
-                result.problems.append(f"{vault.name} was not pruned: {_why(error)}")
-                job.log(result.problems[-1])
-        if last is not None and not pruned:
-            raise last
+        if run.host not in run.config.hosts:
+            raise ConfigurationError(
+                f"no host named {run.host} is configured, so that nothing of it goes", "`mastovault host list`."
+            )
+        with hold(run.paths.state_dir, run.host, asset, run.id, _DOING):
+            _in_every_vault(run, asset, job, result)
     except MastovaultError as error:
-        return failed(host, asset, error, began)
+        ended = failed(run.host, asset, error, began)
     except Exception as error:  # noqa: BLE001 - a bug in one asset must not end the others
-        return failed(host, asset, internal(error), began)
-    return JobResult(
-        host=host,
-        asset=asset,
-        state=JobState.DONE,
+        ended = failed(run.host, asset, internal(error), began)
+    ended = ended or JobResult(host=run.host, asset=asset, state=JobState.DONE, in_part=bool(result.problems))
+    gone = any(result.removed.values())
+    return replace(
+        ended,
         bytes=result.bytes,
         seconds=time.monotonic() - began,
-        in_part=bool(result.problems),
-        warnings=tuple(result.problems),
+        warnings=tuple(result.problems) if ended.state is JobState.DONE else (),
         vaults=tuple(name for name, ids in result.removed.items() if ids),
-        detail=result.said,
+        detail=result.said if ended.state is JobState.DONE or gone else "",
     )
 
 
-def _one(
-    config: Config, catalog: Catalog, vault: Vault, host: str, asset: Asset, job: Job, run: str, result: PruneResult
-) -> None:
+def _in_every_vault(run: _Run, asset: Asset, job: Job, result: PruneResult) -> None:
+    """Raises the last fault when no vault could be pruned."""
+    result.problems += [f"{name} was not pruned: {why}" for name, why in run.lacking.items()]
+    last: MastovaultError | None = None
+    pruned = 0
+    for name, vault in list(run.vaults.items()):
+        job.check_cancelled()
+        job.step(f"pruning {name}", unit="snapshots")
+        try:
+            _one(run, vault, asset, job, result)
+            pruned += 1
+        except Cancelled:
+            raise
+        except MastovaultError as error:
+            if isinstance(error, MayNotDelete | Unsure):
+                pruned += 1  # that is how append-only credentials are meant to be; and packs are not all there is
+            else:
+                last = error
+            if isinstance(error, VaultStalled):  # what hangs would hang for the next asset, too
+                run.lacking[name] = error.sentence
+                del run.vaults[name]
+            result.problems.append(_problem(name, error))
+            job.log(result.problems[-1])
+    if last is not None and not pruned:
+        raise last
+
+
+def _one(run: _Run, vault: Vault, asset: Asset, job: Job, result: PruneResult) -> None:
     """Prune one asset in one vault. Raises what stops it."""
     if read_format(vault) is None:
         return
     with (
-        hold_vaults([vault], host, asset, run, _DOING, job.log) as writing,
-        hold_vaults([vault], host, asset, run, _DOING, job.log, kind="sync") as syncing,
+        hold_vaults([vault], run.host, asset, run.id, _DOING, job.log) as held,
+        hold_vaults([vault], run.host, asset, run.id, _DOING, job.log, kind="sync") as also,
     ):
-        lease, other = writing.leases[vault.name], syncing.leases[vault.name]
-        status = catalog.refresh_vault(vault)
-        if status.error:
-            raise VaultError(status.error, "Try again when the vault answers.")
-        guard = _guard(job.check_cancelled, lease, other)
-        _prune(_Work(config, catalog, vault, host, asset, lease, guard, job.log, result), job)
-    catalog.refresh_vault(vault)
+        writing, syncing = held.leases[vault.name], also.leases[vault.name]
+        work = Work(
+            run.config,
+            run.catalog,
+            vault,
+            run.host,
+            asset,
+            writing,
+            syncing,
+            job.check_cancelled,
+            job.log,
+            result,
+            job,
+        )
+        run.catalog.refresh_vault(vault, work.written)
+        before = result.bytes, sum(map(len, result.removed.values()))
+        try:
+            carry_out(work)
+        finally:
+            if before != (result.bytes, sum(map(len, result.removed.values()))):
+                run.catalog.refresh_vault(vault, work.written)
 
 
-def _guard(check: Callable[[], None], *leases: Lease) -> Callable[[], None]:
-    """Make sure that we may still remove something; the vault is asked at most once a second."""
-    asked = [-_GUARD_SECONDS]
-
-    def guard() -> None:
-        check()
-        if time.monotonic() - asked[0] >= _GUARD_SECONDS:
-            for lease in leases:
-                lease.check()
-            asked[0] = time.monotonic()
-
-    return guard
-
-
-def _prune(work: _Work, job: Job | None = None) -> None:
-    """Remove what goes of an asset, then what nothing refers to any more. Raises what stops it."""
-    now = work.lease.now()
-    plan = plan_vault(work.config, work.catalog, work.host, work.vault.name, now)
-    gone = work.result.removed.setdefault(work.vault.name, [])
-    kept = {verdict.snapshot.id for verdict in plan.verdicts if verdict.keep} if plan else set()
-    for snapshot in going_of(plan.verdicts, work.asset) if plan else ():
-        why = _remove(work, snapshot)
-        if why:
-            work.log(f"{snapshot.id} stays in {work.vault.name}: {why}")
-            kept.add(snapshot.id)
-            continue
-        gone.append(snapshot.id)
-        work.log(f"removed {snapshot.id} from {work.vault.name}")
-        if job is not None:
-            job.advance(1)
-    _sweep(work, kept)
-
-
-def _remove(work: _Work, snapshot: SnapshotInfo) -> str:
-    """Remove a snapshot, its manifest first, so that nothing torn is ever listed; returns why it stays."""
-    vault, key = work.vault, manifest_key(snapshot.id)
-    try:
-        until = vault.locked_until(key)
-    except NotFound:
-        until = None
-    if until is not None and until > work.lease.now():
-        return f"it is under an Object Lock until {rfc3339(until)}"
-    work.check()
-    vault.delete(key)
-    for stored in list(vault.list(snapshot_prefix(snapshot.id))):
-        vault.delete(stored.key)
-        work.result.bytes += stored.bytes
-    return ""
-
-
-def _sweep(work: _Work, kept: Collection[str]) -> None:
-    """Remove what nothing refers to; what cannot be judged stays, and is said."""
-    if not work.lease.knows_time:
-        work.log(f"nothing is judged by its age: {work.vault.name} has not shown its clock yet")
-        return
-    now = work.lease.now()
-    try:
-        known = {*kept, *work.lease.previous}
-        spared = needed_in(work.catalog, kept)
-        work.result.bytes += sweep(work.vault, work.host, work.asset, now, known, spared, work.check)
-        if work.asset is Asset.DATABASE:
-            sweep_records(work.vault, work.host, now, work.check)
-    except Unsure as error:
-        work.result.problems.append(error.sentence)
-        work.log(error.sentence)
-
-
-def _why(error: MastovaultError) -> str:
-    return _DENIED if isinstance(error, VaultDenied) else error.sentence
+def _problem(vault: str, error: MastovaultError) -> str:
+    if isinstance(error, MayNotDelete | Unsure):
+        return error.sentence
+    return f"{vault} was not pruned: {error.sentence}"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from backends.archive.manifest import Manifest
+from backends.archive.layout import manifest_key
 from backends.archive.reader import object_key
 from backends.catalog import Catalog
 from backends.config.paths import Paths
 from backends.config.schema import Config
-from backends.errors import MastovaultError
-from backends.model import SnapshotInfo, utc_now
+from backends.errors import MastovaultError, NotFound, VaultError
+from backends.model import Asset, SnapshotInfo, utc_now
 from backends.operations.fleet_refresh import refresh_vaults
 from backends.retention import Verdict, judge
+from backends.vault.base import Vault
+from backends.vault.open import open_vault
+
+_AT_ONCE = 8
+"""Objects whose lock is asked for at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +31,15 @@ class VaultPrune:
     host: str
     verdicts: tuple[Verdict, ...]
     """Of every snapshot that the vault holds, newest first."""
-    bytes: int
-    """That are freed; objects that kept snapshots share stay."""
+    freed: Mapping[Asset, int]
+    """Bytes; objects that kept snapshots share stay."""
+    notes: tuple[str, ...] = ()
+    """What cannot be judged, and stays."""
+
+    @property
+    def bytes(self) -> int:
+        """That are freed."""
+        return sum(self.freed.values())
 
     @property
     def going(self) -> tuple[SnapshotInfo, ...]:
@@ -52,6 +65,11 @@ class PrunePlan:
         """How many snapshots go; one in two vaults counts twice."""
         return sum(len(part.going) for part in self.parts)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What stays although nobody judged it, in whatever vault."""
+        return tuple(note for part in self.parts for note in part.notes)
+
 
 def plan_prune(
     config: Config,
@@ -76,23 +94,62 @@ def plan_prune(
     """
     catalog = Catalog(paths.cache_dir, config.signers)
     refresh_vaults(config, catalog)
-    errors = {status.name: status.error for status in catalog.vaults() if status.error}
-    parts = []
-    for host in hosts:
-        for vault in vaults or config.vaults:
-            if vault not in errors and (part := plan_vault(config, catalog, host, vault, now or utc_now())):
-                parts.append(part)
-    away = {name: why for name, why in errors.items() if name in (vaults or config.vaults)}
-    return PrunePlan(parts=tuple(parts), away=away)
+    away = {status.name: status.error for status in catalog.vaults() if status.error}
+    at = now or utc_now()
+    parts: list[VaultPrune] = []
+    for name in vaults or config.vaults:
+        if name not in away:
+            try:
+                parts += _plans(config, catalog, hosts, name, at)
+            except VaultError as error:
+                away[name] = error.sentence
+    order = {host: number for number, host in enumerate(hosts)}
+    parts.sort(key=lambda part: order[part.host])
+    return PrunePlan(
+        parts=tuple(parts), away={name: why for name, why in away.items() if name in (vaults or config.vaults)}
+    )
 
 
-def plan_vault(config: Config, catalog: Catalog, host: str, vault: str, now: datetime) -> VaultPrune | None:
-    """What the policies say of a host's snapshots in one vault; None when it holds none."""
-    held = copies_in(catalog.snapshots(host), vault)
-    if not held:
+def _plans(config: Config, catalog: Catalog, hosts: Sequence[str], name: str, now: datetime) -> list[VaultPrune]:
+    """What goes from one vault. Raises `VaultError` when it cannot be asked for its locks."""
+    vault = open_vault(name, config.vaults[name])
+    try:
+        found = [plan_vault(config, catalog, host, vault, now) for host in hosts]
+    finally:
+        vault.close()
+    return [part for part in found if part is not None]
+
+
+def plan_vault(config: Config, catalog: Catalog, host: str, vault: Vault, now: datetime) -> VaultPrune | None:
+    """What the policies say of a host's snapshots in one vault; None when it holds none. Raises what `judged` does."""
+    verdicts = judged(config, catalog, host, vault, now)
+    if not verdicts:
         return None
-    verdicts = judge(held, config, host, now)
-    return VaultPrune(vault=vault, host=host, verdicts=tuple(verdicts), bytes=freed_bytes(catalog, verdicts))
+    notes = [
+        f"{snapshot} stays in {vault.name}: {why}" for name, snapshot, why in catalog.unread(host) if name == vault.name
+    ]
+    freed = freed_bytes(catalog, verdicts)
+    return VaultPrune(vault=vault.name, host=host, verdicts=tuple(verdicts), freed=freed, notes=tuple(notes))
+
+
+def judged(config: Config, catalog: Catalog, host: str, vault: Vault, now: datetime) -> list[Verdict]:
+    """The verdict on everything that one vault holds of a host, newest first.
+
+    Only what is under an Object Lock is asked of the vault.
+
+    Raises:
+        ConfigurationError: a policy keeps nothing.
+        VaultError: the vault cannot be asked.
+    """
+    every = catalog.snapshots(host)
+    held = copies_in(every, vault.name)
+    names = {name for each in every for name in (*each.vaults, *each.damaged, *each.altered)} - {vault.name}
+    beside = [copies_in(every, name) for name in sorted(names)]
+    unread = [snapshot for _, snapshot, _ in catalog.unread(host)]
+    verdicts = judge(held, config, host, now, beside=beside, unread=unread)
+    if locked := _locked(catalog, vault, [each.snapshot for each in verdicts if not each.keep], now):
+        verdicts = judge(held, config, host, now, beside=beside, unread=unread, locked=locked)
+    return verdicts
 
 
 def copies_in(snapshots: Iterable[SnapshotInfo], vault: str) -> list[SnapshotInfo]:
@@ -107,31 +164,73 @@ def copies_in(snapshots: Iterable[SnapshotInfo], vault: str) -> list[SnapshotInf
     return found
 
 
-def freed_bytes(catalog: Catalog, verdicts: Sequence[Verdict]) -> int:
-    """Stored bytes that go, without objects that a kept snapshot shares."""
-    gone: dict[str, int] = {}
+class Locks:
+    """Until when objects of a vault are under an Object Lock; asked only where the vault may have such locks."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._possible: bool | None = None
+
+    @property
+    def possible(self) -> bool:
+        """Whether there may be any: its settings say so, or may not be asked."""
+        if self._possible is None:
+            look = self._vault.look()
+            self._possible = bool(look.object_lock or look.note)
+        return self._possible
+
+    def until(self, key: str, now: datetime) -> datetime | None:
+        """Until when an object stays, or None. Raises `VaultError`."""
+        try:
+            until = self._vault.locked_until(key) if self.possible else None
+        except NotFound:
+            return None
+        return until if until is not None and until > now else None
+
+
+def _locked(catalog: Catalog, vault: Vault, snapshots: Sequence[SnapshotInfo], now: datetime) -> Mapping[str, datetime]:
+    """Which snapshots are locked, their manifest or one of their own objects. Raises `VaultError`."""
+    locks = Locks(vault)
+    if not snapshots or not locks.possible:
+        return {}
+
+    def until(snapshot: SnapshotInfo) -> datetime | None:
+        first = locks.until(manifest_key(snapshot.id), now)
+        if first is not None:
+            return first
+        own = [key for key in _sizes(catalog, snapshot) if snapshot.id in key]
+        return max(filter(None, (locks.until(key, now) for key in own)), default=None)
+
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="lock") as pool:
+        ends = pool.map(until, snapshots)
+        return {snapshot.id: end for snapshot, end in zip(snapshots, ends, strict=True) if end is not None}
+
+
+def freed_bytes(catalog: Catalog, verdicts: Sequence[Verdict]) -> dict[Asset, int]:
+    """Stored bytes that go, by asset, without objects that a kept snapshot shares."""
+    gone: dict[Asset, dict[str, int]] = {}
     for verdict in verdicts:
         if not verdict.keep:
-            gone |= _sizes(catalog, verdict.snapshot)
-    if any("/packs/" in key for key in gone):
-        for verdict in verdicts:
-            if verdict.keep:
-                for key in _sizes(catalog, verdict.snapshot):
-                    gone.pop(key, None)
-    return sum(gone.values())
+            gone.setdefault(verdict.snapshot.asset, {}).update(_sizes(catalog, verdict.snapshot))
+    for asset, sizes in gone.items():
+        if any("/packs/" in key for key in sizes):
+            kept = [each.snapshot for each in verdicts if each.keep and each.snapshot.asset is asset]
+            for key in needed_in(catalog, [each.id for each in kept]):
+                sizes.pop(key, None)
+    return {asset: sum(sizes.values()) for asset, sizes in gone.items()}
 
 
 def _sizes(catalog: Catalog, snapshot: SnapshotInfo) -> dict[str, int]:
     try:
-        manifest: Manifest = catalog.manifest(snapshot.id)
+        manifest = catalog.manifest(snapshot.id)
         return {object_key(manifest, entry): entry.bytes for entry in manifest.objects}
     except MastovaultError:
         return {}
 
 
-def going_of(verdicts: Collection[Verdict], asset: str) -> list[SnapshotInfo]:
+def going_of(verdicts: Collection[Verdict], asset: Asset) -> list[SnapshotInfo]:
     """What goes of one asset, the oldest first."""
-    return [each.snapshot for each in reversed([*verdicts]) if not each.keep and each.snapshot.asset == asset]
+    return [each.snapshot for each in reversed([*verdicts]) if not each.keep and each.snapshot.asset is asset]
 
 
 def needed_in(catalog: Catalog, kept: Collection[str]) -> set[str]:

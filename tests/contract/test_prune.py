@@ -25,7 +25,7 @@ from backends.operations.leases import hold_vaults
 from backends.operations.prune import plan_prune, prune_host
 from backends.operations.prune_packs import Unsure, referred
 from backends.progress import Job, QuietJob
-from backends.vault.base import Vault
+from backends.vault.base import Vault, VaultLook
 from backends.vault.directory import DirectoryVault
 from backends.vault.open import open_vault
 from tests.contract.append_only import AppendOnlyVault
@@ -189,6 +189,9 @@ class Locked(PassingVault):
     """Everything is under an Object Lock."""
 
     until = datetime.now(UTC) + timedelta(days=30)
+
+    def look(self) -> VaultLook:
+        return VaultLook(object_lock="governance, 30 days")
 
     def locked_until(self, key: str) -> datetime | None:
         return self.until

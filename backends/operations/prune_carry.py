@@ -1,0 +1,146 @@
+"""Removing one asset of a host from one vault, under its leases: manifests first, then what only they referred to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from backends.archive.layout import CHECK_KEY, SNAPSHOT_ID, manifest_key, snapshot_prefix
+from backends.catalog import Catalog
+from backends.config.schema import Config
+from backends.errors import ConfigurationError, VaultError
+from backends.model import Asset, SnapshotInfo
+from backends.operations.prune_packs import Remover, Unsure, sweep, sweep_records
+from backends.operations.prune_plan import going_of, judged, needed_in
+from backends.progress import Job, QuietJob
+from backends.vault.base import Vault
+from backends.vault.lease import Lease
+from backends.vault.lease_clock import MachineTicker
+
+_GUARD_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class PruneResult:
+    """What was removed of one asset of a host, over some vaults."""
+
+    removed: dict[str, list[str]] = field(default_factory=dict)
+    """Ids of snapshots, by vault."""
+    bytes: int = 0
+    locked: int = 0
+    """Objects that nobody needs any more, and that stay for their Object Lock."""
+    foreign: int = 0
+    """Objects in the asset's place that are none of ours, and stay."""
+    problems: list[str] = field(default_factory=list)
+    """What did not go, and why."""
+
+    @property
+    def said(self) -> str:
+        """One sentence."""
+        parts = [f"{len(ids)} from {vault}" for vault, ids in self.removed.items() if ids]
+        count = len({each for ids in self.removed.values() for each in ids})
+        said = f"removed {_many(count, 'snapshot')} ({', '.join(parts)})" if parts else "nothing had to go"
+        if self.bytes:
+            said = (said if parts else "no snapshot had to go") + f", {self.bytes} bytes freed"
+        said += f"; {_many(self.locked, 'object')} under an Object Lock stay for now" if self.locked else ""
+        return said + (f"; {_many(self.foreign, 'file')} that Mastovault did not write stay" if self.foreign else "")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One asset of a host in one vault, under its leases."""
+
+    config: Config
+    catalog: Catalog
+    """Which has just been brought up to date with the vault."""
+    vault: Vault
+    host: str
+    asset: Asset
+    writing: Lease
+    """The lease of those who write; nobody adds a snapshot while we hold it."""
+    syncing: Lease
+    """The lease of those who copy from other vaults."""
+    check: Callable[[], None]
+    """Raises when the operator asked to stop."""
+    log: Callable[[str], None]
+    result: PruneResult
+    job: Job = field(default_factory=QuietJob)
+
+    @property
+    def written(self) -> list[str]:
+        """Ids of what was written lately: a listing may not show it yet."""
+        every = dict.fromkeys((*self.writing.previous, *self.syncing.previous))
+        return [each for each in every if SNAPSHOT_ID.fullmatch(each) and each.startswith(f"{self.host}/")]
+
+
+def carry_out(work: Work) -> None:
+    """Remove what goes of an asset, then what nothing refers to any more.
+
+    Raises:
+        MayNotDelete: these credentials may not delete.
+        LeaseLost: somebody took the asset over; what is gone is gone whole.
+        Unsure: some manifest cannot be read, so that no pack was removed. All else is done.
+        ConfigurationError, VaultError, Cancelled: what stopped it.
+    """
+    if work.host not in work.config.hosts:
+        raise ConfigurationError(f"no host named {work.host} is configured, so that nothing of it goes")
+    error = next((each.error for each in work.catalog.vaults() if each.name == work.vault.name), "not looked at yet")
+    if error:
+        raise VaultError(error, "Try again when the vault answers.")
+    if not work.writing.knows_time:
+        raise VaultError(f"{work.vault.name} has not shown its clock yet, and no other is believed", "Prune later.")
+    now = work.writing.now()
+    verdicts = judged(work.config, work.catalog, work.host, work.vault, now)
+    remover = Remover(work.vault, _guard(work), work.check, now)
+    try:
+        for snapshot in going_of(verdicts, work.asset):
+            work.check()
+            _remove(work, remover, snapshot)
+        _sweep(work, remover, {verdict.snapshot.id for verdict in verdicts if verdict.keep})
+    finally:
+        work.result.bytes += remover.bytes
+        work.result.locked += remover.locked
+        work.result.foreign += remover.foreign
+
+
+def _guard(work: Work) -> Callable[[], None]:
+    """Make sure that we may still remove something; the vault is asked at most once a second."""
+    clock = MachineTicker()  # it goes on while the machine sleeps, in which time a lease is lost
+    asked = [clock.now() - _GUARD_SECONDS]
+
+    def guard() -> None:
+        if clock.now() - asked[0] >= _GUARD_SECONDS:
+            work.writing.check()
+            work.syncing.check()
+            asked[0] = clock.now()
+
+    return guard
+
+
+def _remove(work: Work, remover: Remover, snapshot: SnapshotInfo) -> None:
+    """Remove a snapshot, its manifest first, so that nothing torn is ever listed."""
+    remover.remove(manifest_key(snapshot.id))
+    work.result.removed.setdefault(work.vault.name, []).append(snapshot.id)
+    work.log(f"removed {snapshot.id} from {work.vault.name}")
+    for stored in list(work.vault.list(snapshot_prefix(snapshot.id))):
+        if CHECK_KEY.fullmatch(stored.key):  # written later: its Object Lock may end later, too
+            remover.remove_unlocked(stored.key, stored.bytes)
+        else:
+            remover.remove(stored.key, stored.bytes)
+    work.job.advance(1)
+
+
+def _sweep(work: Work, remover: Remover, kept: set[str]) -> None:
+    """Remove what nothing refers to. Raises `Unsure` when that cannot be told of packs."""
+    first = next((asset for asset in Asset if asset in work.config.hosts[work.host].assets), work.asset)
+    if work.asset is first:  # the records are the host's: once is enough
+        sweep_records(remover, work.host)
+    known = {*kept, *work.written}
+    sweep(remover, work.host, work.asset, known, lambda: needed_in(work.catalog, kept))
+
+
+__all__ = ["PruneResult", "Unsure", "Work", "carry_out"]
