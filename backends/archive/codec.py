@@ -25,7 +25,8 @@ __all__ = ["Sealed", "seal", "unseal"]
 
 CHUNK = 256 * 1024
 LEVEL = 3
-_ZSTD_THREADS = 2
+_ZSTD_THREADS = 1
+"""Beside the thread that encrypts, which is the slower one: a second would cost 10 MiB and gain nothing."""
 _ZSTD_JOB = 1024 * 1024
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from backends import retention
 from backends.archive.layout import HOSTS
 from backends.archive.reader import object_key
 from backends.archive.signing import trust_of
@@ -16,12 +15,10 @@ from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.errors import ConfigurationError, MastovaultError, VaultError
 from backends.model import Asset, SnapshotInfo
+from backends.operations.prune_plan import copies_in
 from backends.operations.trust_words import distrust
 from backends.vault.base import Vault
 from backends.vault.open import open_vault
-
-if TYPE_CHECKING:
-    from backends.retention import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,12 +227,18 @@ def absent_objects(catalog: Catalog, snapshot_id: str, stored: Mapping[str, int]
 
 
 def _kept(ends: Ends, known: Sequence[SnapshotInfo], host: str, now: datetime) -> dict[str, bool]:
-    """Whether the policy keeps each snapshot, if the target had all of them; empty when nobody can tell."""
-    judge: Callable[..., list[Verdict]] | None = getattr(importlib.import_module("backends.retention"), "judge", None)
-    if judge is None:
-        return {}
-    then = [replace(info, vaults=(ends.target.name,), damaged=(), altered=()) for info in known]
-    return {verdict.snapshot.id: verdict.keep for verdict in judge(then, ends.config, host, now)}
+    """Whether a prune would keep each snapshot, if the target had all that it can get. Raises `ConfigurationError`."""
+    target = ends.target.name
+    then = [
+        replace(info, vaults=(target,), damaged=(), altered=())
+        for info in known
+        if target in (*info.vaults, *info.damaged, *info.altered) or not ends.sources.keys().isdisjoint(info.vaults)
+    ]
+    others = sorted({name for info in known for name in (*info.vaults, *info.damaged, *info.altered)} - {target})
+    beside = [copies_in(known, name) for name in others]
+    unread = [snapshot for _, snapshot, _ in ends.catalog.unread(host)]
+    verdicts = retention.judge(then, ends.config, host, now, beside=beside, unread=unread)
+    return {verdict.snapshot.id: verdict.keep for verdict in verdicts}
 
 
 def plan_sync(

@@ -202,11 +202,13 @@ def test_a_manifest_that_was_changed_in_the_target(world: SyncWorld) -> None:
 def test_what_the_next_prune_removes_is_not_copied(world: SyncWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [world.back_up("one", age=age) for age in (1, 2, 3)]
 
-    def judge(snapshots: Sequence[SnapshotInfo], config: Config, host: str, now: datetime) -> list[Verdict]:
+    def judge(
+        snapshots: Sequence[SnapshotInfo], config: Config, host: str, now: datetime, **_: object
+    ) -> list[Verdict]:
         assert all(info.vaults == ("target",) for info in snapshots)
         return [Verdict(snapshot=info, keep=info.id != made[1].id, why=("",)) for info in snapshots]
 
-    monkeypatch.setattr(retention, "judge", judge, raising=False)
+    monkeypatch.setattr(retention, "judge", judge)
     job = Listening()
     result = world.sync(job=job)
     assert sorted(is_whole(world.directory("target"))) == sorted([made[0].id, made[2].id])
