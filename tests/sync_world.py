@@ -63,6 +63,7 @@ class SyncWorld:
         refer: Sequence[ObjectEntry] = (),
         sign: Signer | None = None,
         warnings: Sequence[str] = (),
+        run: str = "r1",
     ) -> Manifest:
         """A snapshot in some of the vaults, so many days old; `shared` are the names of packs."""
         vaults: list[Vault] = [self.vaults[name] for name in names]
@@ -72,7 +73,7 @@ class SyncWorld:
             vaults,
             host=HOST,
             asset=asset,
-            run="r1",
+            run=run,
             recipients=[RECIPIENT],
             at=NOW - timedelta(days=age),
             sign=sign,

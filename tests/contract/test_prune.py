@@ -1,109 +1,37 @@
-"""Prunes, good and bad: what must stay stays whole, what may go goes in the end, and nothing listed is ever torn."""
+"""Prunes: what must stay stays whole, what may go goes, whoever else is at work."""
 
 from __future__ import annotations
 
-import os
-import random
-import shutil
-import signal
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from backends.archive.layout import HOSTS, manifest_key, snapshot_prefix
+from backends.archive.reader import read_manifest
+from backends.archive.signing import load_signer, new_signing_key
 from backends.catalog import Catalog, record_check
-from backends.config.schema import VaultConfig
+from backends.errors import Cancelled
 from backends.model import Asset, JobResult, JobState
-from backends.operations import prune
+from backends.operations import prune_plan
 from backends.operations.leases import hold_vaults
-from backends.operations.prune import plan_prune, prune_host
+from backends.operations.locks import hold
+from backends.operations.prune import plan_prune, prune_after
 from backends.operations.prune_packs import Unsure, referred
-from backends.progress import Job, QuietJob
+from backends.progress import QuietJob
+from backends.vault import lease
 from backends.vault.base import Vault, VaultLook
 from backends.vault.directory import DirectoryVault
-from backends.vault.open import open_vault
 from tests.contract.append_only import AppendOnlyVault
-from tests.contract.faulty import ANY, FaultyVault
+from tests.contract.faulty import FaultyVault
 from tests.contract.lagging import LaggingVault
 from tests.contract.passing import PassingVault
 from tests.contract.skewed import SkewedVault
+from tests.prune_world import POLICY, RUN, age, made, packs, run, stay, through, torn, world
 from tests.sync_world import HOST, SyncWorld, is_whole
 
-RUN = "20261123T000000Z-social-0000"
-POLICY = {"last": 2, "after_backup": False}
-ALL = tuple(Asset)
-
-
-def age(place: Path, days: float = 3) -> None:
-    """Let everything below a place be that old, as the vault's clock counts."""
-    then = time.time() - days * 86400
-    for path in place.rglob("*"):
-        if path.is_file():
-            os.utime(path, (then, then))
-
-
-def fill(world: SyncWorld, *names: str) -> list[str]:
-    """Four databases, four media that share packs two by two, secrets; returns what is to stay."""
-    stay = []
-    for days in (4, 3, 2, 1):
-        made = world.back_up(*names, age=days, data=b"d" * 3000)
-        stay += [made.id] if days < 3 else []
-    for days in (4, 2):
-        first = world.back_up(*names, asset=Asset.MEDIA, age=days, shared=[f"a{days}", f"b{days}"], data=b"m" * 900)
-        last = world.back_up(*names, asset=Asset.MEDIA, age=days - 1, refer=first.objects[1:], data=b"i" * 500)
-        stay += [first.id, last.id] if days == 2 else []
-    stay.append(world.back_up(*names, asset=Asset.SECRETS, age=9).id)
-    return sorted(stay)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[SyncWorld, list[str]]:
-    world = SyncWorld(tmp_path_factory.mktemp("made"), ("one",), retention=POLICY)
-    stay = fill(world, "one")
-    age(world.place / "one")
-    return world, stay
-
-
-@pytest.fixture
-def world(made: tuple[SyncWorld, list[str]], tmp_path: Path) -> SyncWorld:
-    return fresh(made[0], tmp_path)
-
-
-@pytest.fixture
-def stay(made: tuple[SyncWorld, list[str]]) -> list[str]:
-    return made[1]
-
-
-def fresh(made: SyncWorld, place: Path) -> SyncWorld:
-    shutil.copytree(made.place / "one", place / "one")
-    return SyncWorld(place, ("one",), retention=POLICY)
-
-
-@contextmanager
-def through(made: Callable[[Vault], Vault]) -> Iterator[None]:
-    """Open the vaults of a prune through a wrapper."""
-
-    def opening(name: str, config: VaultConfig) -> Vault:
-        return made(open_vault(name, config))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prune, "open_vault", opening)
-        yield
-
-
-def run(world: SyncWorld, *assets: Asset, job: Job | None = None) -> list[JobResult]:
-    jobs: dict[Asset, Job] = {asset: job or QuietJob() for asset in assets or ALL}
-    return prune_host(world.config, world.paths, HOST, jobs, RUN)
-
-
-def packs(world: SyncWorld) -> set[str]:
-    return {path.name for path in (world.place / "one" / HOSTS / HOST / "media/packs").glob("*")}
+__all__ = ["made", "stay", "world"]
 
 
 def test_what_goes_and_what_stays(world: SyncWorld, stay: list[str]) -> None:
@@ -257,107 +185,29 @@ def test_two_machines_prune_at_once(world: SyncWorld, stay: list[str]) -> None:
     assert sorted(is_whole(world.directory("one"))) == stay
 
 
-def test_a_backup_and_a_prune_at_once(world: SyncWorld) -> None:
-    """Backups take the lease as they do; whatever the order, nothing that is listed is torn."""
+def test_a_backup_and_a_prune_at_once(world: SyncWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each backup reuses the packs of the oldest snapshot, which goes next; nothing that is listed is torn."""
+    monkeypatch.setattr(lease, "_FIRST_PAUSE", 0.01)
+    vault = world.directory("one")
     made: list[str] = []
 
     def back_up() -> None:
         for number in range(6):
-            with suppress(Exception), hold_vaults([world.directory("one")], HOST, Asset.MEDIA, "r2", wait=5):
-                made.append(world.back_up("one", asset=Asset.MEDIA, age=-number / 1000, shared=[f"n{number}"]).id)
+            with hold_vaults([vault], HOST, Asset.MEDIA, "r2", wait=10):
+                oldest = next(each for each in is_whole(vault) if "/media/" in each)
+                old = [entry for entry in read_manifest(vault, oldest).objects if entry.key]
+                moment = -number / 1000
+                made.append(world.back_up("one", asset=Asset.MEDIA, age=moment, shared=[f"n{number}"], refer=old).id)
 
     thread = threading.Thread(target=back_up)
     thread.start()
     while thread.is_alive():
         run(world, Asset.MEDIA)
-    thread.join()
+        thread.join(0.03)
     run(world, Asset.MEDIA)
     held = is_whole(world.directory("one"))
     assert set(made[-2:]) <= set(held)
     assert len(made) == 6
-
-
-def faulty_prune(world: SyncWorld, stay: list[str], nth: int, *, after: bool, for_good: bool) -> FaultyVault:
-    opened: list[FaultyVault] = []
-
-    def faulty(vault: Vault) -> Vault:
-        opened.append(FaultyVault(vault, ANY, nth, after=after, for_good=for_good))
-        return opened[-1]
-
-    with through(faulty):
-        results = run(world, Asset.DATABASE, Asset.MEDIA)
-    assert {result.state for result in results} <= {JobState.DONE, JobState.FAILED}
-    assert set(stay) <= set(is_whole(world.directory("one")))
-    return opened[0]
-
-
-STEP = 1 if os.environ.get("MASTOVAULT_TEST_EVERY_STEP") else 8
-"""Of the calls of a prune every eighth fails, in each way another eighth."""
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A directory in memory, where to sync a file costs nothing."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as place:
-        yield Path(place)
-
-
-@pytest.mark.parametrize(("after", "for_good"), [(False, False), (False, True), (True, False), (True, True)])
-def test_every_call_that_fails(made: tuple[SyncWorld, list[str]], memory: Path, after: bool, for_good: bool) -> None:
-    original, stay = made
-    nth, last = 1 + (2 * after + for_good) * STEP // 4, False
-    while not last:
-        place = memory / str(nth)
-        place.mkdir()
-        world = fresh(original, place)
-        last = not faulty_prune(world, stay, nth, after=after, for_good=for_good).broken
-        for path in (place / "one" / "leases").rglob("*.json"):  # another machine's would have to expire
-            path.unlink()
-        results = run(world)
-        assert {(each.state, each.in_part) for each in results} == {(JobState.DONE, False)}, (nth, results)
-        assert sorted(is_whole(world.directory("one"))) == stay, nth
-        age(place / "one")
-        run(world)
-        assert packs(world) == {"a2.tar.age", "b2.tar.age"}, nth
-        shutil.rmtree(place)
-        nth += STEP
-
-
-@pytest.mark.timeout(120)
-def test_killed_at_any_moment(made: tuple[SyncWorld, list[str]], memory: Path) -> None:
-    """200 prunes are killed; each goes on where the one before was, on one vault after another."""
-    original, stay = made
-    chance = random.Random(4)
-    world, number, killed = fresh_in(original, memory / "0"), 0, 0
-    while killed < 200:
-        child = os.fork()
-        if child == 0:
-            with suppress(BaseException):
-                run(world, Asset.DATABASE, Asset.MEDIA)
-            os._exit(0)
-        time.sleep(chance.random() * 0.06)
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        held = is_whole(world.directory("one"))
-        assert set(stay) <= set(held), killed
-        killed += os.WIFSIGNALED(status)
-        if not os.WIFSIGNALED(status):  # it was through: begin anew
-            assert sorted(held) == stay or set(stay) <= set(held)
-            number += 1
-            world = fresh_in(original, memory / str(number))
-    for result in run(world):
-        assert (result.state, result.in_part) == (JobState.DONE, False), result
-    age(world.place / "one")
-    run(world)
-    assert sorted(is_whole(world.directory("one"))) == stay
-    assert packs(world) == {"a2.tar.age", "b2.tar.age"}
-
-
-def fresh_in(original: SyncWorld, place: Path) -> SyncWorld:
-    place.mkdir()
-    return fresh(original, place)
 
 
 def test_a_damaged_copy_is_judged_in_its_own_vault(tmp_path: Path) -> None:
@@ -372,7 +222,6 @@ def test_a_damaged_copy_is_judged_in_its_own_vault(tmp_path: Path) -> None:
 
 
 def test_what_somebody_put_there_stays(tmp_path: Path) -> None:
-    from backends.archive.signing import load_signer, new_signing_key
 
     ours, theirs = tmp_path / "ours.pem", tmp_path / "theirs.pem"
     signers = {"us": new_signing_key(ours)}
@@ -395,3 +244,189 @@ def test_the_cache_is_of_the_vault(world: SyncWorld) -> None:
     newest = world.back_up("one", age=0.1)
     run(world, Asset.DATABASE)
     assert newest.id in is_whole(world.directory("one"))
+
+
+def both(place: Path, last: int = 1) -> SyncWorld:
+    """Two vaults that hold nothing yet."""
+    return SyncWorld(place, ("one", "two"), retention={"last": last, "after_backup": False})
+
+
+def test_secrets_stay_for_a_database_that_only_another_vault_holds(tmp_path: Path) -> None:
+    world = both(tmp_path)
+    fitting = world.back_up("one", asset=Asset.SECRETS, age=9, run="r9")
+    database = world.back_up("two", age=8, run="r8")
+    for days in (3, 2):
+        world.back_up("one", "two", asset=Asset.SECRETS, age=days, run=f"r{days}")
+    run(world)
+    assert fitting.id in is_whole(world.directory("one"))
+    assert database.id in is_whole(world.directory("two"))
+    gone = world.back_up("two", age=0.5, run="r0")
+    run(world)
+    run(world, Asset.SECRETS)  # which nobody needs any more
+    assert fitting.id not in is_whole(world.directory("one"))
+    assert gone.id in is_whole(world.directory("two"))
+
+
+def test_secrets_stay_for_a_database_whose_manifest_cannot_be_read(tmp_path: Path) -> None:
+    world = both(tmp_path)
+    fitting = world.back_up("one", asset=Asset.SECRETS, age=9, run="r9")
+    database = world.back_up("one", age=8, run="r8")
+    world.back_up("one", age=1, run="r1")
+    world.back_up("one", asset=Asset.SECRETS, age=2, run="r2")
+    (tmp_path / "one" / manifest_key(database.id)).write_bytes(b'{"format": 2}')
+    plan = plan_prune(world.config, world.paths, [HOST])
+    assert database.id in plan.notes[0]
+    run(world)
+    assert manifest_key(fitting.id) in {stored.key for stored in world.directory("one").list()}
+    assert manifest_key(database.id) in {stored.key for stored in world.directory("one").list()}
+
+
+def test_foreign_files_are_counted_and_stay(world: SyncWorld) -> None:
+    vault = world.directory("one")
+    foreign = {f"{HOSTS}{HOST}/{name}" for name in ("media/notes.txt", "media/packs/readme.md", "media/2026/a.age")}
+    for key in foreign:
+        vault.put_new(key, b"x")
+    age(world.place / "one")
+    result = run(world, Asset.MEDIA)[0]
+    assert foreign <= {stored.key for stored in vault.list()}
+    assert "3 files that Mastovault did not write stay" in result.detail
+
+
+def test_a_plan_knows_of_object_locks(world: SyncWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = plan_prune(world.config, world.paths, [HOST])
+    assert free.count > 0 < free.bytes
+    monkeypatch.setattr(prune_plan, "open_vault", lambda name, _config: Locked(world.directory(name)))
+    plan = plan_prune(world.config, world.paths, [HOST])
+    assert (plan.count, plan.bytes) == (0, 0)
+    why = [verdict.why for part in plan.parts for verdict in part.verdicts]
+    assert sum("under an Object Lock until" in reason for reasons in why for reason in reasons) == free.count
+
+
+class LockedPacks(PassingVault):
+    """The lock of packs and checks ends later than that of the snapshots."""
+
+    def look(self) -> VaultLook:
+        return VaultLook(note="the settings may not be asked")
+
+    def locked_until(self, key: str) -> datetime | None:
+        return Locked.until if "/packs/" in key or "/checks/" in key else None
+
+
+def test_what_nobody_needs_stays_for_its_own_lock(world: SyncWorld, stay: list[str]) -> None:
+    directory: Vault = world.directory("one")
+    going = next(each for each in is_whole(directory) if each not in stay)
+    assert record_check([directory], going, "verified", datetime.now(UTC), True, {}) == {}
+    with through(LockedPacks):
+        results = run(world)
+    assert sorted(is_whole(directory)) == stay
+    assert packs(world) >= {"a4.tar.age", "b4.tar.age"}
+    assert "under an Object Lock stay for now" in " ".join(result.detail for result in results)
+    age(world.place / "one" / HOSTS)
+    run(world)
+    assert packs(world) == {"a2.tar.age", "b2.tar.age"}
+    assert not list((world.place / "one" / HOSTS).rglob("checks"))
+
+
+def test_a_restore_here_keeps_its_asset(world: SyncWorld) -> None:
+    before = world.content("one")
+    with hold(world.paths.state_dir, HOST, Asset.DATABASE, "r7", "restored"):
+        result = run(world, Asset.DATABASE)[0]
+    assert (result.state, result.exit_code) == (JobState.FAILED, 11)
+    assert "being restored" in (result.error or "")
+    assert world.content("one") == before
+
+
+def test_nothing_goes_of_a_host_that_was_forgotten(world: SyncWorld) -> None:
+    other = SyncWorld(world.place, ("one",), retention=POLICY, hosts={"other": {"address": "local"}})
+    before = world.content("one")
+    results = run(other)
+    assert {(result.state, result.exit_code) for result in results} == {(JobState.FAILED, 2)}
+    assert world.content("one") == before
+
+
+def test_without_the_clock_of_the_vault_nothing_is_judged(world: SyncWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease.Lease, "knows_time", False)
+    before = world.content("one")
+    result = run(world, Asset.DATABASE)[0]
+    assert result.state is JobState.FAILED
+    assert "has not shown its clock" in (result.error or "")
+    assert world.content("one") == before
+
+
+def test_what_a_sync_wrote_last_is_asked_for(world: SyncWorld) -> None:
+    """It is not listed yet, and the cache has never seen it; the lease of the syncs alone remembers it."""
+    lagging = LaggingVault(world.directory("one"), 3600, prefix=HOSTS)
+    late = world.back_up("one", asset=Asset.MEDIA, age=0.5, shared=["late"])
+    with hold_vaults([lagging], HOST, Asset.MEDIA, RUN, kind="sync") as held:
+        held.wrote(late.id)
+    age(world.place / "one" / HOSTS)
+    lagging.note(manifest_key(late.id))
+    assert manifest_key(late.id) not in {stored.key for stored in lagging.list()}
+    with through(lambda _vault: lagging):
+        run(world, Asset.MEDIA)
+    assert late.id in is_whole(world.directory("one"))
+    assert "late.tar.age" in packs(world)
+
+
+def after(world: SyncWorld, vault: Vault, asset: Asset = Asset.DATABASE, *, refresh: bool = True) -> tuple[str, ...]:
+    """Prune as a backup does which has just succeeded; what was logged."""
+    said: list[str] = []
+    catalog = world.catalog()
+    if refresh:
+        catalog.refresh_vault(vault)
+    with hold_vaults([vault], HOST, asset, RUN) as held:
+        result = prune_after(world.config, [vault], HOST, asset, held.leases, catalog, said.append, run=RUN)
+    assert all(problem in " ".join(said) for problem in result.problems)
+    return tuple(said)
+
+
+def test_after_a_backup_its_asset_is_pruned(world: SyncWorld, stay: list[str]) -> None:
+    said = after(world, world.directory("one"))
+    left = is_whole(world.directory("one"))
+    assert {each for each in left if "/database/" in each} == {each for each in stay if "/database/" in each}
+    assert len([each for each in left if "/media/" in each]) == 4
+    assert "removed 2 snapshots" in said[-1]
+
+
+def test_after_a_backup_a_fault_is_a_note(world: SyncWorld) -> None:
+    before = world.content("one")
+    directory = world.directory("one")
+    assert after(world, directory, refresh=False)[0].startswith("note: one was not pruned: not looked at yet")
+    assert "may not delete in one" in after(world, AppendOnlyVault(directory, replaces=True))[0]
+    with hold_vaults([directory], HOST, Asset.DATABASE, "r8", "copied", kind="sync"):
+        assert "note: one is not pruned now" in after(world, directory)[0]
+    broken = FaultyVault(directory, "delete", 1)
+    assert "note: one was not pruned: delete failed" in " ".join(after(world, broken))
+    assert world.content("one") == before
+
+
+def test_after_a_backup_an_old_cache_decides_nothing(world: SyncWorld) -> None:
+    """The look at the vault has failed: what the cache knows may be long past."""
+    catalog = world.catalog()
+    catalog.refresh_vault(world.directory("one"))
+    assert catalog.refresh_vault(FaultyVault(world.directory("one"), "list", 1)).error
+    before = world.content("one")
+    assert "note: one was not pruned: list failed" in after(world, world.directory("one"), refresh=False)[0]
+    assert world.content("one") == before
+
+
+class Stop(QuietJob):
+    """Cancelled after so many snapshots."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def advance(self, amount: int) -> None:
+        self.left -= amount
+
+    def check_cancelled(self) -> None:
+        if self.left <= 0:
+            raise Cancelled
+
+
+def test_cancelled_between_two_snapshots(world: SyncWorld, stay: list[str]) -> None:
+    result = run(world, Asset.DATABASE, job=Stop(1))[0]
+    assert result.state is JobState.CANCELLED
+    assert "removed 1 snapshot" in result.detail
+    assert not torn(world), "what was begun is finished"
+    assert set(stay) <= set(is_whole(world.directory("one")))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.catalog import Catalog
 from backends.config.schema import Config, Policy
 from backends.errors import ConfigurationError
 from backends.model import Asset, SnapshotInfo
+from backends.operations.choose import RestorePoint, points
 from backends.retention import Verdict, judge, policy_words
 
 NOW = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
@@ -142,6 +147,89 @@ def test_unknown_hosts_and_empty_policies() -> None:
         judge(every, nothing, "social", NOW)
 
 
+def points_of(every: Iterable[SnapshotInfo]) -> dict[str, RestorePoint]:
+    """The restore points as they would be chosen, by run."""
+
+    class Held(Catalog):
+        def __init__(self) -> None:
+            self._signers = {}
+
+        def snapshots(self, host: str | None = None, asset: Asset | None = None) -> list[SnapshotInfo]:
+            return sorted(every, key=lambda each: (each.at, each.id), reverse=True)
+
+    return {point.run: point for point in points(Held(), "social")}
+
+
+def test_a_point_is_as_old_as_its_last_part() -> None:
+    """The media came last, after the secrets had changed: its point has the new secrets, and without it the old."""
+    database, media = snapshot(5 * DAY, run="r"), snapshot(4 * DAY, Asset.MEDIA, run="r")
+    secrets = [snapshot(number * DAY + HOUR, Asset.SECRETS) for number in (6, 4, 1)]
+    every = [database, media, *secrets]
+    its = config({"last": 1, "media": {"last": 1}, "database": {"last": 1}})
+    assert kept(judge(every, its, "social", NOW)) == {each.id for each in every}
+    assert points_of(every)["r"].older[Asset.SECRETS] == secrets[1]
+    assert points_of([database, *secrets])["r"].older[Asset.SECRETS] == secrets[0]
+
+
+def test_what_another_vault_needs_stays() -> None:
+    here = [snapshot(number * DAY, Asset.SECRETS) for number in (9, 5, 1)]
+    there = [snapshot(8 * DAY), snapshot(4 * DAY)]
+    its = config({"last": 1})
+    assert kept(judge(here, its, "social", NOW)) == {here[2].id}
+    found = judge(here, its, "social", NOW, beside=[there])
+    assert kept(found) == {here[1].id, here[2].id}, "of the older database there is nothing to keep"
+    damaged = replace(here[1], verify_failed=True)
+    found = judge([here[0], damaged, here[2]], its, "social", NOW, beside=[there])
+    assert kept(found) == {here[0].id, here[2].id}, "a damaged copy is of no use"
+    found = judge([here[0], damaged, here[2]], its, "social", NOW, beside=[[*there, here[1]]])
+    assert kept(found) == {here[2].id}, "the good copy of it stays where it is"
+
+
+def test_what_a_database_needs_that_cannot_be_read() -> None:
+    secrets = [snapshot(number * DAY, Asset.SECRETS) for number in (9, 7, 4, 1)]
+    lost = snapshot(5 * DAY).id
+    found = judge(secrets, config({"last": 1}), "social", NOW, unread=[lost, "social/media/20261101T000000Z-00000000"])
+    assert kept(found) == {each.id for each in secrets[1:]}
+    assert "cannot be read" in why(found, secrets[1])
+    odd = "social/database/20269999T000000Z-00000000"
+    assert kept(judge(secrets, config({"last": 1}), "social", NOW, unread=[odd])) == {secrets[3].id}
+
+
+def test_an_object_lock_keeps_a_database_and_its_secrets() -> None:
+    databases = [snapshot(number * DAY) for number in (5, 1)]
+    secrets = [snapshot(number * DAY, Asset.SECRETS) for number in (9, 6, 2)]
+    until = NOW + 3 * DAY
+    found = judge([*databases, *secrets], config({"last": 1}), "social", NOW, locked={databases[0].id: until})
+    assert kept(found) == {databases[0].id, databases[1].id, secrets[1].id, secrets[2].id}
+    assert why(found, databases[0]) == "under an Object Lock until 2026-11-25T14:00:00Z"
+    held = judge(
+        databases, config({"last": 1}), "social", NOW, locked={databases[0].id: datetime.max.replace(tzinfo=UTC)}
+    )
+    assert why(held, databases[0]) == "under an Object Lock for ever"
+
+
+def test_a_proof_whose_copy_is_damaged_is_none_while_there_is_another() -> None:
+    damaged = snapshot(5 * DAY, drilled_at=NOW - DAY, verify_failed=True)
+    sound = snapshot(9 * DAY, drilled_at=NOW - 8 * DAY)
+    newest = snapshot(HOUR)
+    assert kept(judge([damaged, sound, newest], config({"last": 1}), "social", NOW)) == {sound.id, newest.id}
+    assert kept(judge([damaged, newest], config({"last": 1}), "social", NOW)) == {damaged.id, newest.id}
+
+
+def test_many_databases_make_one_reason() -> None:
+    databases = [snapshot(number * DAY) for number in range(9)]
+    secrets = snapshot(20 * DAY, Asset.SECRETS)
+    found = judge([*databases, secrets], config({"last": 1, "database": {"last": 9}}), "social", NOW)
+    assert "belongs to 9 databases, 2026-11-14 14:00 to 2026-11-22 14:00" in why(found, secrets)
+
+
+def test_ten_thousand_are_judged_at_once() -> None:
+    every = [snapshot(number * HOUR, asset, run=f"r{number}") for number in range(2500) for asset in Asset]
+    began = time.monotonic()
+    judge(every, config({"within": "365d"}), "social", NOW)
+    assert time.monotonic() - began < 5
+
+
 POLICIES = st.fixed_dictionaries(
     {name: st.integers(0, 4) for name in ("last", "daily", "weekly", "monthly", "yearly")}
 ).filter(lambda policy: any(policy.values()))
@@ -160,6 +248,31 @@ SNAPSHOTS = st.lists(
     max_size=40,
     unique_by=lambda each: each.id,
 )
+
+
+@settings(max_examples=100, deadline=None)
+@given(SNAPSHOTS, POLICIES, st.booleans(), st.data())
+def test_restore_points_stay_what_they_are(
+    every: list[SnapshotInfo], policy: dict[str, int], own: bool, data: st.DataObject
+) -> None:
+    """Over two vaults: each database that is kept anywhere still finds the best parts there ever were."""
+    retention: dict[str, Any] = {**policy, "media": {"last": 1}} if own else {**policy}
+    its = config(retention)
+    bound = [Asset.SECRETS, Asset.REDIS, *([] if own else [Asset.MEDIA])]
+    places = [data.draw(st.sampled_from(["a", "b", "ab"])) for _ in every]
+    vaults = [[each for each, place in zip(every, places, strict=True) if name in place] for name in "ab"]
+    verdicts = [judge(vault, its, "social", NOW, beside=[other]) for vault, other in (vaults, reversed(vaults))]
+    left = {each.snapshot.id: each.snapshot for found in verdicts for each in found if each.keep}
+    good = [each for each in every if not each.verify_failed]
+    after = points_of([each for each in good if each.id in left])
+    for run, point in after.items():
+        if Asset.DATABASE not in point.own:
+            continue
+        for asset in bound:
+            same_run = [each for each in good if each.asset is asset and each.run == run]
+            before = [each for each in good if each.asset is asset and each.at <= point.at]
+            best = max(same_run or before, key=lambda each: (each.at, each.id), default=None)
+            assert best is None or point.snapshots[asset] == best
 
 
 @settings(max_examples=150, deadline=None)
