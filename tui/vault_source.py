@@ -114,5 +114,5 @@ class EngineVaults:
             for verdict in part.verdicts
         ]
         rows.sort(key=lambda row: (row.goes, row.at), reverse=True)
-        notes = tuple(f"{name} did not answer, nothing is removed there: {why}" for name, why in made.away.items())
-        return Plan(rows=tuple(rows), bytes=made.bytes, notes=notes)
+        away = (f"{name} did not answer, nothing is removed there: {why}" for name, why in made.away.items())
+        return Plan(rows=tuple(rows), bytes=made.bytes, notes=(*made.notes, *away))

@@ -71,7 +71,7 @@ def test_every_call_that_fails(made: tuple[SyncWorld, list[str]], memory: Path, 
 
 
 def test_killed_at_any_moment(memory: Path) -> None:
-    """kill -9 at 200 random moments; each prune goes on where the one before was, and after six it may finish."""
+    """kill -9 at 200 random moments; each prune goes on where the one before was, and every fifth may finish."""
     program = [sys.executable, "-m", "tests.contract.killed_prunes", str(memory), "4", str(KILLS)]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -79,4 +79,4 @@ def test_killed_at_any_moment(memory: Path) -> None:
     assert reached["killed"] + reached.get("ended before", 0) == KILLS
     assert reached["killed"] > KILLS / 4
     assert reached["in the middle"] > KILLS / 20
-    assert reached["finished"] >= KILLS // 6
+    assert reached["finished"] == KILLS // 4

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from backends.model import Asset, JobState
+from backends.operations.prune import plan_prune
 from backends.vault.base import Vault
 from backends.vault.open import open_vault
 from tests.contract.append_only import AppendOnlyVault
-from tests.contract.test_prune import run, through
+from tests.prune_world import run, through
 from tests.servers.s3 import S3Server, moto_server, rclone_server, s3_keys
-from tests.sync_world import SyncWorld, is_whole
+from tests.sync_world import HOST, SyncWorld, is_whole
 
 __all__ = ["moto_server", "rclone_server", "s3_keys"]
 
@@ -59,3 +61,7 @@ def test_an_object_lock_is_kept(tmp_path: Path, moto_server: S3Server) -> None:
     assert result.state is JobState.DONE
     assert result.detail == "nothing had to go"
     assert is_whole(world.vault()) == made
+    [part] = plan_prune(world.config, world.paths, [HOST]).parts
+    why = {verdict.snapshot.id: verdict.why for verdict in part.verdicts}
+    assert why[made[0]][0].startswith(f"under an Object Lock until {datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}")
+    assert part.bytes == 0
