@@ -92,6 +92,10 @@ class AreaScreen(Guarded, Screen[None]):
         """The second line: where we are, and what goes on."""
         return (), ()
 
+    def draw_crumbs(self) -> None:
+        """Draw the second line."""
+        self.query_one("#crumbs", Bar).show(*self.crumbs())
+
     def footer(self) -> Sequence[actions.Action]:
         """What the last line offers."""
         return actions.footer(self.place)
@@ -116,7 +120,7 @@ class AreaScreen(Guarded, Screen[None]):
     def _draw_frame(self) -> None:
         app = self.mastovault
         self.query_one("#title", Bar).show(self._title_left(), self._title_right())
-        self.query_one("#crumbs", Bar).show(*self.crumbs())
+        self.draw_crumbs()
         banner = app.banner()
         self.query_one("#banner", Banner).show([(f" {banner}", "warn")] if banner else ())
         off = frozenset(entry.id for entry in actions.of(self.place) if actions.refused(entry, app.read_only))

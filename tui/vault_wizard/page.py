@@ -75,7 +75,8 @@ class FormPage(VaultPage):
     def _line(self, spec: Spec) -> Field | Choice:
         if spec.options:
             return Choice(spec.options, self.draft.chosen[spec.id], id=spec.id)
-        return Field(value=self.draft.texts.get(spec.id, ""), placeholder=f"such as {spec.hint}", id=spec.id, select_on_focus=False)
+        value = self.draft.texts.get(spec.id, "")
+        return Field(value=value, placeholder=f"such as {spec.hint}", id=spec.id, select_on_focus=False)
 
     def draw(self) -> None:
         """Say what the line with the focus means."""
@@ -99,6 +100,7 @@ class FormPage(VaultPage):
         """Take what is typed."""
         if event.input.id:
             self.draft.texts[event.input.id] = event.value
+            self.wizard.draw_crumbs()  # they hold the name
 
     @on(Choice.Changed)
     async def chosen(self, event: Choice.Changed) -> None:
@@ -111,6 +113,9 @@ class FormPage(VaultPage):
     @on(Input.Submitted)
     def submitted(self, event: Input.Submitted) -> None:
         """Enter goes to what must still be filled in, or on."""
+        for field in self.query(Field):  # a letter that was typed just before may not have been told yet
+            if field.id:
+                self.draft.texts[field.id] = field.value
         missing = self.draft.empty(self.number)
         if missing and missing != event.input.id:
             self.focus_on(missing)
