@@ -169,9 +169,9 @@ class Retention(_Policies):
     @model_validator(mode="before")
     @classmethod
     def _default(cls, value: object) -> object:
-        """What is kept when nobody wrote how much: 7 days, 4 weeks, 6 months."""
+        """What is kept when nobody wrote how much: all of two days, then 7 days, 4 weeks, 6 months."""
         if isinstance(value, dict) and not set(value) & set(Policy.model_fields):
-            return {"daily": 7, "weekly": 4, "monthly": 6, **value}
+            return {"within": "2d", "daily": 7, "weekly": 4, "monthly": 6, **value}
         return value
 
 

@@ -71,10 +71,9 @@ def _place(place: str) -> dict[str, Any]:
 
 
 def _directory(text: str) -> str:
-    try:
-        path = Path(text).expanduser().absolute()
-    except RuntimeError:
-        raise ConfigurationError(f"{clean(text, 100)} names no user's home", "Name a directory.") from None
     if "\0" in text:
         raise ConfigurationError("a directory's name holds no NUL", "Name a directory.")
-    return str(path)
+    try:
+        return str(Path(text).expanduser().absolute())
+    except RuntimeError:
+        raise ConfigurationError(f"{clean(text, 100)} names no user's home", "Name a directory.") from None

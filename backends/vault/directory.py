@@ -141,6 +141,7 @@ class DirectoryVault(Vault):
                 os.unlink(temporary, dir_fd=directory)
             os.close(file)
             os.close(directory)
+            self.delete("leases/probe")  # which is not there; this removes the directory, if nobody else needs it
         return True
 
     def _begin(self, key: str) -> tuple[int, int, str, str]:

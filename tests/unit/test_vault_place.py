@@ -41,6 +41,8 @@ def test_a_relative_directory_is_of_here(tmp_path: Path, monkeypatch: pytest.Mon
         ("s3://", {}, "names no bucket"),
         ("sftp://nas", {}, "names no directory"),
         ("sftp://me:secret@nas/v", {}, "a password does not belong"),
+        ("~\0", {}, "no NUL"),
+        ("~nobody-of-that-name/v", {}, "no user's home"),
         ("ftp://nas/v", {}, "no kind of vault"),
         ("/srv/v", {"region": "eu"}, "region does not go with a vault of the type directory"),
         ("s3://b", {"identity_file": "x"}, "identity_file does not go"),
