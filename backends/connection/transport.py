@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import paramiko
@@ -174,7 +175,8 @@ class Channel(paramiko.Channel):
             message.add_byte(cMSG_CHANNEL_WINDOW_ADJUST)
             message.add_int(self.remote_chanid)
             message.add_int(window)
-            self.transport._send_user_message(message)
+            with suppress(EOFError, OSError):  # what had come is given out; then the reader hears of the loss
+                self.transport._send_user_message(message)
 
     def _feed_extended(self, m: Message) -> None:
         if m.get_int() != 1:

@@ -116,7 +116,9 @@ class FaultyS3:
             return
         if fault is not None and fault.status:
             document = _ERROR.format(fault.code, fault.message, fault.more).encode()
-            _answer(handler, fault.status, {"Content-Type": "application/xml", **fault.headers}, document)
+            headers = {"Content-Type": "application/xml", "Connection": "close", **fault.headers}
+            _answer(handler, fault.status, headers, document)
+            handler.close_connection = True
             return
         status, headers, data = self._pass_on(asked)
         if fault is not None and fault.lose_answer:

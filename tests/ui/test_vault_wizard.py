@@ -21,6 +21,7 @@ from tui.screens.vault_check import TrustKey
 from tui.vault_wizard.draft import SPECS, VaultDraft
 from tui.vault_wizard.screen import VaultWizard
 from tui.widgets.choice import Choice
+from tui.wizard.page import Field
 
 BUCKET = ("4", "a", "j", "enter")
 """From the fleet to the form of a bucket."""
@@ -163,7 +164,7 @@ async def test_credentials_come_from_where_they_are_said_to(monkeypatch: pytest.
         await press(pilot, "enter")
         assert wizard(app).page == 2
         assert "wJalr" not in told(app)
-        wizard(app).draft.texts["access_key_env"] = "BACKUP_ID"
+        app.screen.query_one("#access_key_env", Field).value = "BACKUP_ID"
         await press(pilot, "enter")
         assert wizard(app).page == 3
         config = wizard(app).draft.config()
