@@ -16,8 +16,10 @@ from backends.config.schema import S3Vault as S3Config
 from backends.errors import VaultError
 from backends.untrusted import clean
 from backends.vault.s3_credentials import session_of
-from backends.vault.s3_errors import ACTIONS, Place, code_of, explain, may_pass
+from backends.vault.s3_errors import ACTIONS, Circle, Place, code_of, explain, may_pass
 
+_HEADS = 3
+"""Questions after a bucket's region within one call."""
 TRIES = 8
 _FIRST_TRIES = 4
 """Tries while the provider has never answered: a wrong address should be said soon."""
@@ -61,6 +63,7 @@ class Bucket:
         self._lock = threading.Lock()
         self._session: Any = None
         self._client: Any = None
+        self._within = threading.local()
         self._region = config.region
         self._signed_for = ""
         """The region of the last signature; botocore follows a provider that names another one than ours."""
@@ -122,6 +125,7 @@ class Bucket:
                 body.seek(0)
             try:
                 method = getattr(self.client(), _METHODS[operation])
+                self._within.heads = 0
                 answer: dict[str, Any] = method(Bucket=self.config.bucket, **parameters)
             except Exception as error:  # noqa: BLE001 - botocore raises what its plugins raise
                 fault = explain(error, self.place, operation, key or "")
@@ -182,7 +186,14 @@ class Bucket:
         region = self._region or self._session.region_name or "us-east-1"
         client = self._session.client("s3", endpoint_url=self.config.endpoint_url, region_name=region, config=config)
         client.meta.events.register("before-sign.s3", self._note_region)
+        client.meta.events.register("before-call.s3.HeadBucket", self._stop_circle)
         return client
+
+    def _stop_circle(self, **_: object) -> None:
+        """Botocore asks for the bucket's region within a call, and within that again when it is sent on again."""
+        self._within.heads = getattr(self._within, "heads", 0) + 1
+        if self._within.heads > _HEADS:
+            raise Circle
 
     def _note_region(self, request: Any, region_name: str | None, **_: object) -> None:
         self._signed_for = signing_region(request, region_name)

@@ -95,12 +95,21 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, aws.HTTPClientError | aws.ConnectionError)
 
 
+class Circle(Exception):
+    """Every request is sent elsewhere, without end; botocore would follow until Python's stack is full."""
+
+
 def explain(error: Exception, place: Place, operation: str, key: str = "") -> VaultError:
     """One sentence and the next step. Holds nothing of what the provider said but its error code."""
     if isinstance(error, VaultError):
         return error
     if isinstance(error, MastovaultError):
         return VaultGone(error.sentence, error.next_step)
+    if isinstance(error, Circle):
+        return VaultGone(
+            f"{place.where} sends every request elsewhere: the bucket is in another region, or the address is not S3's",
+            "Set `region`, and see whether endpoint_url should begin with https.",
+        )
     if isinstance(error, aws.ClientError):
         return _answered(error, place, operation, key)
     return _unanswered(error, place)
