@@ -24,7 +24,7 @@ from backends.operations.leases import Held, hold_vaults
 from backends.operations.line import ATTEMPTS, pause
 from backends.operations.link import Link
 from backends.operations.locks import hold
-from backends.operations.mishap import internal
+from backends.operations.mishap import failure, internal
 from backends.operations.noting import NotingJob, RecordingWriter
 from backends.operations.prune import prune_after
 from backends.progress import Job
@@ -90,7 +90,7 @@ def back_up_host(
         require_ready(config, host)
         work = begin(config, paths, host, jobs[ordered[0]], run_id, at)
     except MastovaultError as error:
-        results = [result_of.failed(host, asset, error, began) for asset in ordered]
+        results = [failure(host, asset, error, began) for asset in ordered]
         for result in results:
             _tell(on_result, result)
         return results
@@ -109,9 +109,9 @@ def _job(work: Work, asset: Asset, job: Job, on_result: Watcher | None) -> JobRe
             job.check_cancelled()
             result = _under_lease(work, asset, job)
     except MastovaultError as error:
-        result = result_of.failed(work.host, asset, _cancelled(job) or error, began)
+        result = failure(work.host, asset, _cancelled(job) or error, began)
     except Exception as error:  # noqa: BLE001 - a bug in one asset must not end the others
-        result = result_of.failed(work.host, asset, _cancelled(job) or internal(error), began)
+        result = failure(work.host, asset, _cancelled(job) or internal(error), began)
     result = replace(result, seconds=time.monotonic() - began)
     # What is locked is being backed up: this was no attempt of its own.
     if result.state is not JobState.SKIPPED and result.exit_code != Locked.exit_code:

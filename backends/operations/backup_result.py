@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from backends.archive.manifest import Manifest
 from backends.archive.writer import Snapshot
 from backends.assets.base import Outcome
 from backends.catalog import record_attempt, record_check
-from backends.errors import Cancelled, MastovaultError
 from backends.model import Asset, Attempt, JobResult, JobState, utc_now
 from backends.operations.backup_work import Work
 from backends.operations.leases import Held
@@ -49,20 +47,6 @@ def without_copy(work: Work, asset: Asset, job: NotingJob, held: Held, outcome: 
         in_part=bool(warnings),
         warnings=tuple(warnings),
         vaults=tuple(vault.name for vault in held.vaults if vault.name not in missing),
-    )
-
-
-def failed(host: str, asset: Asset, error: MastovaultError, began: float) -> JobResult:
-    """It did not work, and why; `began` is of the monotonic clock."""
-    cancelled = isinstance(error, Cancelled)
-    return JobResult(
-        host=host,
-        asset=asset,
-        state=JobState.CANCELLED if cancelled else JobState.FAILED,
-        seconds=time.monotonic() - began,
-        error=error.sentence,
-        next_step=error.next_step or None,
-        exit_code=error.exit_code,
     )
 
 

@@ -20,11 +20,10 @@ from backends.errors import AssetFailed, Damaged, MastovaultError
 from backends.model import Asset, JobResult, JobState, utc_now
 from backends.operations.choose import points, sources
 from backends.operations.fleet_words import took
-from backends.operations.mishap import internal
+from backends.operations.mishap import failure, internal
 from backends.operations.proof_database import DatabaseProof, prove_database, prove_pair
 from backends.operations.proof_media import attachments, match
 from backends.operations.proof_place import DrillPlace, Workshop, host_place, require_host
-from backends.operations.restore_walk import failure
 from backends.operations.trust_words import require_trusted
 from backends.operations.verify import opened, refresh, require_sane, tool_version
 from backends.progress import Job

@@ -18,8 +18,7 @@ from backends.model import Asset, JobResult, JobState, Secret, SnapshotInfo, utc
 from backends.operations.choose import openable, sources
 from backends.operations.extract_files import Written, explained, remove, write_asset
 from backends.operations.extract_readme import readme
-from backends.operations.mishap import internal
-from backends.operations.restore_walk import failure
+from backends.operations.mishap import failure, internal
 from backends.operations.trust_words import require_trusted, trust_findings
 from backends.progress import Job
 from backends.restore.database_room import staged_need

@@ -1,11 +1,27 @@
-"""What becomes of an error that nobody foresaw: a sentence for the user, and where it happened for whoever mends it."""
+"""What becomes of an error: the result of a job that it ended, and a sentence for one that nobody foresaw."""
 
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 
-from backends.errors import MastovaultError
+from backends.errors import Cancelled, MastovaultError
+from backends.model import Asset, JobResult, JobState
+
+
+def failure(host: str, asset: Asset, error: MastovaultError, began: float) -> JobResult:
+    """The result of a job that an error ended; `began` is of the monotonic clock."""
+    cancelled = isinstance(error, Cancelled)
+    return JobResult(
+        host=host,
+        asset=asset,
+        state=JobState.CANCELLED if cancelled else JobState.FAILED,
+        seconds=time.monotonic() - began,
+        error=error.sentence,
+        next_step=error.next_step or None,
+        exit_code=error.exit_code,
+    )
 
 
 def internal(error: BaseException, what: str = "this job") -> MastovaultError:

@@ -12,10 +12,9 @@ from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.errors import Cancelled, ConfigurationError, Locked, MastovaultError, VaultStalled
 from backends.model import Asset, JobResult, JobState
-from backends.operations.backup_result import failed
 from backends.operations.leases import hold_vaults
 from backends.operations.locks import hold
-from backends.operations.mishap import internal
+from backends.operations.mishap import failure, internal
 from backends.operations.prune_carry import PruneResult, Work, carry_out
 from backends.operations.prune_packs import MayNotDelete, Unsure
 from backends.operations.prune_plan import PrunePlan, VaultPrune, plan_prune
@@ -149,9 +148,9 @@ def _job(run: _Run, asset: Asset, job: Job) -> JobResult:
         with hold(run.paths.state_dir, run.host, asset, run.id, _DOING):
             _in_every_vault(run, asset, job, result)
     except MastovaultError as error:
-        ended = failed(run.host, asset, error, began)
+        ended = failure(run.host, asset, error, began)
     except Exception as error:  # noqa: BLE001 - a bug in one asset must not end the others
-        ended = failed(run.host, asset, internal(error), began)
+        ended = failure(run.host, asset, internal(error), began)
     ended = ended or JobResult(host=run.host, asset=asset, state=JobState.DONE, in_part=bool(result.problems))
     gone = any(result.removed.values())
     return replace(

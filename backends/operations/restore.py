@@ -181,7 +181,7 @@ def confirmation(request: RestoreRequest) -> str:
 
 def failed(request: RestoreRequest, error: MastovaultError, began: float) -> list[JobResult]:
     """The results of a restore that did not even begin."""
-    from backends.operations.restore_walk import failure
+    from backends.operations.mishap import failure
 
     return [failure(request.host, asset, error, began) for asset in request.assets]
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from backends.config.schema import Config
-from backends.errors import Cancelled, ConnectionFailed, Damaged, MastovaultError
+from backends.errors import ConnectionFailed, Damaged, MastovaultError
 from backends.model import Asset, JobResult, JobState, Secret
 from backends.operations.line import Line, pause
 from backends.operations.mishap import internal
@@ -244,20 +244,6 @@ def outcome(
         )
         for asset in request.assets
     ]
-
-
-def failure(host: str, asset: Asset, error: MastovaultError, began: float) -> JobResult:
-    """The result of a restore that an error ended."""
-    cancelled = isinstance(error, Cancelled)
-    return JobResult(
-        host=host,
-        asset=asset,
-        state=JobState.CANCELLED if cancelled else JobState.FAILED,
-        seconds=time.monotonic() - began,
-        error=error.sentence,
-        next_step=error.next_step or None,
-        exit_code=error.exit_code,
-    )
 
 
 def _waiting(job: Job) -> Callable[[float], None]:

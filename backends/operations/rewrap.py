@@ -30,8 +30,7 @@ from backends.model import Asset, JobResult, JobState, Trust
 from backends.operations.choose import open_identities
 from backends.operations.leases import hold_vaults
 from backends.operations.locks import hold
-from backends.operations.mishap import internal
-from backends.operations.restore_walk import failure
+from backends.operations.mishap import failure, internal
 from backends.operations.rewrap_copy import Tools, carry_checks, encrypt_anew, is_whole, remove, remove_unshared
 from backends.operations.rewrap_look import Copy, Family, Seen, look
 from backends.operations.verify import opened, refresh

@@ -12,8 +12,7 @@ from backends.config.schema import Config
 from backends.errors import AlreadyExists, MastovaultError, VaultError, VaultFull
 from backends.model import Asset, JobResult, JobState, utc_now
 from backends.operations.leases import Held, hold_vaults
-from backends.operations.mishap import internal
-from backends.operations.restore_walk import failure
+from backends.operations.mishap import failure, internal
 from backends.operations.sync_copy import Copier, NoCopy
 from backends.operations.sync_plan import (
     Ends,

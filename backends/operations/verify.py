@@ -16,9 +16,8 @@ from backends.config.schema import Config
 from backends.errors import ConfigurationError, MastovaultError, NotFound, VaultError
 from backends.model import Asset, JobResult, JobState, Trust, utc_now
 from backends.operations.choose import open_identities
-from backends.operations.mishap import internal
+from backends.operations.mishap import failure, internal
 from backends.operations.proof_copy import CopyReport, check_copy
-from backends.operations.restore_walk import failure
 from backends.operations.trust_words import distrust, way_out
 from backends.progress import Job
 from backends.untrusted import clean
