@@ -106,7 +106,15 @@ def programs(postgres: Postgres) -> list[int]:
 
 def dumping(postgres: Postgres) -> list[int]:
     """The process of pg_dump itself."""
-    return [pid for pid in programs(postgres) if Path(f"/proc/{pid}/comm").read_text().strip() == "pg_dump"]
+    return [pid for pid in programs(postgres) if name_of(pid) == "pg_dump"]
+
+
+def name_of(pid: int) -> str:
+    """What the kernel calls a process; "" when it has ended, also while one looks: that is ESRCH, not ENOENT."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 class Interfering(WatchedJob):
@@ -297,13 +305,18 @@ def cut(sshd: OpenSSH) -> None:
     assert sshd._process is not None
     # A connection is two processes, and without root's rights neither ends with the other.
     for monitor in children(sshd._process.pid):
-        carriers = [pid for pid in children(monitor) if Path(f"/proc/{pid}/comm").read_text() == "sshd\n"]
+        carriers = [pid for pid in children(monitor) if name_of(pid) == "sshd"]
         for pid in (monitor, *carriers):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def children(parent: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    """Of a process; none when it has ended."""
+    try:
+        return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 class Cancelling(Interfering):

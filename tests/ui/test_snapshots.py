@@ -23,6 +23,7 @@ from tui.screens.plan import PlanScreen
 from tui.screens.vault_check import CheckDialog, TrustKey
 from tui.vault_wizard.screen import VaultWizard
 from tui.vaults import Plan
+from tui.widgets.log_pane import LogPane
 from tui.wizard.screen import RestoreWizard
 
 Make = Callable[[], MastovaultApp]
@@ -222,7 +223,8 @@ async def _arrived(pilot: Pilot[Any]) -> None:
         if isinstance(screen, CheckDialog):
             return not screen.waits
         if isinstance(screen, RestoreWizard):
-            return screen.look_run is not None and (screen.look_run.active or screen.look is None or screen.look.over)
+            looking = screen.look_run is not None and screen.look_run.active and screen.query_one(LogPane).since > 0
+            return looking or (screen.look_run is not None and (screen.look is None or screen.look.over))
         text = screen_text(app)
         return "SWAP" in text or "212 posts" in text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from tests.ui.driving import press, running, screen_text, settled, write
 from tests.ui.test_wizard import told, until
 from tui import vault_words
 from tui.screens.asset import AssetScreen
+from tui.screens.base import AreaScreen
 from tui.screens.jobs import JobsScreen
 from tui.screens.prune import PruneScreen
 from tui.screens.storage import StorageScreen
@@ -243,3 +245,22 @@ async def test_a_run_that_cannot_start_is_told() -> None:
         assert "the disk is full" in told(app)
         assert isinstance(app.screen, SyncScreen)
         assert not app.screen.query_one("#go", Button).disabled
+
+
+@pytest.mark.parametrize("keys", [("4",), ("4", "P"), ("4", "s"), ("4", "enter"), ("r",)])
+async def test_a_second_that_passes_while_a_screen_is_taken_away_draws_nothing(keys: tuple[str, ...]) -> None:
+    async with running(given_storage.source()) as (app, pilot):
+        await press(pilot, *keys)
+        screen = app.screen
+        assert isinstance(screen, AreaScreen)
+        removed = asyncio.ensure_future(_removed(screen))
+        drawn = 0
+        while not removed.done():
+            screen.tick()
+            drawn += 1
+            await asyncio.sleep(0)
+        assert drawn > 1
+
+
+async def _removed(screen: AreaScreen) -> None:
+    await screen.app._prune(screen)

@@ -17,6 +17,7 @@ from tui.faults import Guarded
 from tui.theme import LEVELS
 from tui.widgets import say
 from tui.widgets.lines import Banner, Bar, KeyBar
+from tui.widgets.standing import stands
 from tui.widgets.text import Line, Piece, width
 from tui.widgets.too_small import TooSmall
 
@@ -75,7 +76,7 @@ class AreaScreen(Guarded, Screen[None]):
 
     def refresh_picture(self) -> None:
         """Draw everything that changed, in one frame."""
-        if not self.is_mounted or not self.query("#title"):
+        if not stands(self):
             return
         with self.app.batch_update():
             self._draw_frame()

@@ -16,6 +16,7 @@ from textual.widgets import Button, Input
 from backends.model import Secret
 from tui.faults import Guarded
 from tui.widgets.panel import Panel
+from tui.widgets.standing import stands
 from tui.widgets.text import Line, wrapped
 from tui.widgets.typed import TypedName
 
@@ -129,7 +130,7 @@ class Typed(Dialog[bool]):
     def tell(self, lines: Sequence[Line]) -> None:
         """Show other lines: something more is known."""
         self._lines = lines
-        if self.is_mounted:
+        if stands(self):
             self.query_one(Panel).show(lines)
 
     @on(Input.Changed)

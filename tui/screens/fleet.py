@@ -24,6 +24,7 @@ from tui.widgets.first_run import FirstRun
 from tui.widgets.job_strip import JobStrip
 from tui.widgets.notice import Notice
 from tui.widgets.reasons_pane import ReasonsPane
+from tui.widgets.standing import stands
 from tui.widgets.table import Column, Table
 from tui.widgets.text import Line, Piece
 
@@ -92,7 +93,7 @@ class FleetScreen(FleetDeeds, AreaScreen):
     @property
     def filter_text(self) -> str:
         """The filter in force."""
-        return self.query_one(FilterInput).value if self.is_mounted else ""
+        return self.query_one(FilterInput).value if stands(self) else ""
 
     def draw(self) -> None:
         """Draw the rows, the reasons and the jobs."""

@@ -18,6 +18,7 @@ from tui.vaults import Plan, PlanRow
 from tui.widgets.buttons import BUTTONS
 from tui.widgets.lines import Lines
 from tui.widgets.notice import Notice
+from tui.widgets.standing import stands
 from tui.widgets.table import Column, Table
 from tui.widgets.text import Line, wrapped
 from tui.widgets.typed import TypedName
@@ -124,14 +125,18 @@ class PlanScreen(AreaScreen):
     async def arrived(self, plan: Plan | None, error: MastovaultError | None = None) -> None:
         """The plan was made, or it is known why not."""
         self.plan, self.error = plan, error
-        if not self.is_mounted:
+        if not stands(self):
             return
         place = self.query_one("#plan-word", Vertical)
         await place.remove_children()
+        if not stands(self):
+            return
         if plan is not None and plan.going and not self.mastovault.read_only:
             name, reason = self.word(plan)
             if name:
                 await place.mount(TypedName(name, reason))
+            if not stands(self):
+                return
             self.set_class(bool(name), "-typed")
             self.query_one("#keep" if name else "#go", Button).focus()
         self.refresh_picture()

@@ -13,6 +13,7 @@ from backends.errors import HostKeyUnknown
 from tui.screens.dialog import Confirm, Dialog
 from tui.screens.why import Telling
 from tui.widgets.proof_lines import report_lines
+from tui.widgets.standing import stands
 from tui.widgets.text import Line, wrapped
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class CheckDialog(Telling):
         """Show what was found."""
         self.waits = False
         self._lines = report_lines(report, 68)
-        if self.is_mounted:
+        if stands(self):
             self.show_lines()
 
 
