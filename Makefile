@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
+# Every run starts hundreds of programs in Python: none of them compiles what another one has compiled already.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check bench screenshots clean env
 
 demo: $(STAMP)
