@@ -16,7 +16,8 @@ from backends.archive.layout import MAX_MANIFEST, manifest_key, new_snapshot_id,
 from backends.archive.manifest import FORMAT, Manifest, ObjectEntry, written
 from backends.archive.signing import Signer
 from backends.archive.snapshot import Source
-from backends.errors import KeyUnavailable, NotFound, VaultError, VaultStalled
+from backends.archive.whole import require_objects
+from backends.errors import KeyUnavailable, VaultError, VaultStalled
 from backends.model import Asset, utc_now
 from backends.untrusted import clean
 from backends.vault.base import Vault
@@ -262,21 +263,10 @@ class Snapshot:
         return entry
 
     def _check(self, vault: Vault) -> None:
-        """Compare what a vault lists with what it should hold; what it does not list is asked for by its key.
-
-        Raises `VaultError`.
-        """
+        """Compare what a vault holds with what it should hold. Raises `VaultError`."""
         prefix = snapshot_prefix(self._id)
-        wanted = {entry.key or prefix + entry.name: entry.bytes for entry in self._entries + self._referred}
-        listed: dict[str, int] = {}
-        for above in {key.rpartition("/")[0] + "/" for key in wanted}:
-            listed |= {stored.key: stored.bytes for stored in vault.list(above) if stored.key in wanted}
-        for key, size in wanted.items():
-            found = listed[key] if key in listed else _by_key(vault, key)
-            if found not in (size, None):
-                raise VaultError(
-                    f"the vault {vault.name} holds {found} bytes of {key} instead of {size}", "Check its disk."
-                )
+        entries = self._entries + self._referred
+        require_objects(vault, {entry.key or prefix + entry.name: entry.bytes for entry in entries})
 
     def _drop_failed(self, fanout: Fanout) -> None:
         for lane in fanout.lanes:
@@ -311,14 +301,6 @@ class Snapshot:
         if self.lacking:
             raise list(self.lacking.values())[-1]
         raise VaultError("there is no vault to write to", "`mastovault vault add NAME DIRECTORY` adds one.")
-
-
-def _by_key(vault: Vault, key: str) -> int | None:
-    """The size of what a listing that lags does not show yet, where it can be told. Raises `VaultError`."""
-    try:
-        return vault.size(key)
-    except NotFound:
-        raise VaultError(f"the vault {vault.name} lacks {key}", "Look at what happens to files there.") from None
 
 
 def _ignore(line: str) -> None:

@@ -16,8 +16,8 @@ from backends.operations.leases import hold_vaults
 from backends.operations.locks import hold
 from backends.operations.mishap import failure, internal
 from backends.operations.prune_carry import PruneResult, Work, carry_out
-from backends.operations.prune_packs import MayNotDelete, Unsure
 from backends.operations.prune_plan import PrunePlan, VaultPrune, plan_prune
+from backends.operations.removal import MayNotDelete, Unsure
 from backends.progress import Job
 from backends.vault.base import Vault
 from backends.vault.format import read_format

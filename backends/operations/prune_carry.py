@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from backends.archive.layout import CHECK_KEY, SNAPSHOT_ID, manifest_key, snapshot_prefix
+from backends.archive.layout import SNAPSHOT_ID
 from backends.catalog import Catalog
 from backends.config.schema import Config
 from backends.errors import ConfigurationError, VaultError
-from backends.model import Asset, SnapshotInfo
-from backends.operations.prune_packs import Remover, Unsure, sweep, sweep_records
+from backends.model import Asset
+from backends.operations.prune_packs import sweep, sweep_records
 from backends.operations.prune_plan import going_of, judged, needed_in
+from backends.operations.removal import Remover, guard_of
 from backends.progress import Job, QuietJob
 from backends.vault.base import Vault
 from backends.vault.lease import Lease
-from backends.vault.lease_clock import MachineTicker
-
-_GUARD_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -83,7 +82,7 @@ def carry_out(work: Work) -> None:
     Raises:
         MayNotDelete: these credentials may not delete.
         LeaseLost: somebody took the asset over; what is gone is gone whole.
-        Unsure: some manifest cannot be read, so that no pack was removed. All else is done.
+        Unsure: some manifest cannot be relied on, so that no pack was removed. All else is done.
         ConfigurationError, VaultError, Cancelled: what stopped it.
     """
     if work.host not in work.config.hosts:
@@ -95,11 +94,12 @@ def carry_out(work: Work) -> None:
         raise VaultError(f"{work.vault.name} has not shown its clock yet, and no other is believed", "Prune later.")
     now = work.writing.now()
     verdicts = judged(work.config, work.catalog, work.host, work.vault, now)
-    remover = Remover(work.vault, _guard(work), work.check, now)
+    remover = Remover(work.vault, guard_of(work.writing, work.syncing), work.check, now)
     try:
         for snapshot in going_of(verdicts, work.asset):
             work.check()
-            _remove(work, remover, snapshot)
+            remover.remove_snapshot(snapshot.id, partial(_gone, work, snapshot.id))
+            work.job.advance(1)
         _sweep(work, remover, {verdict.snapshot.id for verdict in verdicts if verdict.keep})
     finally:
         work.result.bytes += remover.bytes
@@ -107,31 +107,9 @@ def carry_out(work: Work) -> None:
         work.result.foreign += remover.foreign
 
 
-def _guard(work: Work) -> Callable[[], None]:
-    """Make sure that we may still remove something; the vault is asked at most once a second."""
-    clock = MachineTicker()  # it goes on while the machine sleeps, in which time a lease is lost
-    asked = [clock.now() - _GUARD_SECONDS]
-
-    def guard() -> None:
-        if clock.now() - asked[0] >= _GUARD_SECONDS:
-            work.writing.check()
-            work.syncing.check()
-            asked[0] = clock.now()
-
-    return guard
-
-
-def _remove(work: Work, remover: Remover, snapshot: SnapshotInfo) -> None:
-    """Remove a snapshot, its manifest first, so that nothing torn is ever listed."""
-    remover.remove(manifest_key(snapshot.id))
-    work.result.removed.setdefault(work.vault.name, []).append(snapshot.id)
-    work.log(f"removed {snapshot.id} from {work.vault.name}")
-    for stored in list(work.vault.list(snapshot_prefix(snapshot.id))):
-        if CHECK_KEY.fullmatch(stored.key):  # written later: its Object Lock may end later, too
-            remover.remove_unlocked(stored.key, stored.bytes)
-        else:
-            remover.remove(stored.key, stored.bytes)
-    work.job.advance(1)
+def _gone(work: Work, snapshot: str) -> None:
+    work.result.removed.setdefault(work.vault.name, []).append(snapshot)
+    work.log(f"removed {snapshot} from {work.vault.name}")
 
 
 def _sweep(work: Work, remover: Remover, kept: set[str]) -> None:
@@ -141,6 +119,3 @@ def _sweep(work: Work, remover: Remover, kept: set[str]) -> None:
         sweep_records(remover, work.host)
     known = {*kept, *work.written}
     sweep(remover, work.host, work.asset, known, lambda: needed_in(work.catalog, kept))
-
-
-__all__ = ["PruneResult", "Unsure", "Work", "carry_out"]

@@ -1,32 +1,27 @@
 """What nobody refers to any more in a vault: packs of removed snapshots, and what broken runs left.
 
-Nothing goes that is younger than a day by the vault's clock, nothing while some manifest cannot be read, and listings
-are not believed alone: what is known from elsewhere is asked for by its key.
+Nothing goes that is younger than a day by the vault's clock, no pack while some manifest cannot be relied on, and
+listings are not believed alone: what is known from elsewhere is asked for by its key.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from backends.archive.layout import (
     HOSTS,
     MANIFEST,
     MANIFEST_KEY,
-    MAX_MANIFEST,
     RECORD_KEY,
     SNAPSHOT_ID,
-    manifest_key,
     snapshot_prefix,
     time_of,
 )
-from backends.archive.reader import object_key, parse_sealed
-from backends.errors import MastovaultError, NotFound, VaultDenied, VaultError
+from backends.errors import NotFound, VaultDenied
 from backends.model import Asset
-from backends.operations.prune_plan import Locks
-from backends.untrusted import clean
+from backends.operations.removal import Remover, may_not
 from backends.vault.base import StoredObject, Vault
 
 LEFTOVER_AGE = timedelta(days=1)
@@ -34,65 +29,6 @@ RECORDS_AGE = timedelta(days=400)
 """Records of attempts that are older go; a year's worth stays."""
 _PACK = re.compile(r"packs/(?:[0-9a-f]{8}/)?[A-Za-z0-9_-][A-Za-z0-9._-]*\.age")
 """Below the asset's place; docs/format.md."""
-
-
-class Unsure(MastovaultError):
-    """A manifest could not be read, so that nobody can tell which objects it needs."""
-
-
-class MayNotDelete(VaultDenied):
-    """These credentials may add and read, and not delete."""
-
-
-@dataclass(slots=True)
-class Remover:
-    """Removes objects of one vault, as long as we may.
-
-    Args:
-        vault: where.
-        check: raises when a lease was lost.
-        stop: raises when the operator asked to stop; asked where nothing is left half done.
-        now: the vault's time.
-    """
-
-    vault: Vault
-    check: Callable[[], None]
-    stop: Callable[[], None]
-    now: datetime
-    bytes: int = 0
-    """Removed so far."""
-    locked: int = 0
-    """Objects that nobody needs, and that stay for their lock."""
-    foreign: int = 0
-    """Objects that have no place in the format, and stay."""
-    _locks: Locks = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._locks = Locks(self.vault)
-
-    def remove(self, key: str, size: int = 0) -> None:
-        """Remove an object. Raises `MayNotDelete`, `LeaseLost`, `VaultError`."""
-        self.check()
-        try:
-            self.vault.delete(key)
-        except VaultDenied as error:
-            raise may_not(self.vault) from error
-        self.bytes += size
-
-    def remove_unlocked(self, key: str, size: int) -> None:
-        """Remove an object unless it is under an Object Lock. Raises what `remove` does."""
-        if self._locks.until(key, self.now) is not None:
-            self.locked += 1
-        else:
-            self.remove(key, size)
-
-
-def may_not(vault: Vault) -> MayNotDelete:
-    """What to say of credentials that may only add."""
-    return MayNotDelete(
-        f"these credentials may not delete in {vault.name}, so that nothing goes there",
-        "Prune with others, on a machine that the hosts cannot reach; or leave it to the provider's rules.",
-    )
 
 
 def sweep(
@@ -108,7 +44,7 @@ def sweep(
         needed: keys of shared objects that are known to be needed, so that no manifest is read for them.
 
     Raises:
-        Unsure: some manifest cannot be read; no shared object was removed.
+        Unsure: some manifest cannot be relied on; no shared object was removed.
         MayNotDelete, LeaseLost, VaultError: the vault failed.
         Cancelled: the operator asked to stop.
     """
@@ -189,34 +125,5 @@ def _packs(
     known: Collection[str],
     needed: Callable[[], Collection[str]],
 ) -> None:
-    spared = needed() if packs else ()
-    unused = packs.keys() - set(spared)
-    if unused:
-        unused -= referred(remover.vault, host, known)
-    for key in sorted(unused):
-        remover.stop()
-        remover.remove_unlocked(key, packs[key])
-
-
-def referred(vault: Vault, host: str, known: Collection[str]) -> set[str]:
-    """Keys of the shared objects that any manifest of a host names. Raises `Unsure`, `VaultError`."""
-    listed = {each.key for each in vault.list(f"{HOSTS}{host}/") if each.key.endswith(f"/{MANIFEST}")}
-    named = {manifest_key(each) for each in known if SNAPSHOT_ID.fullmatch(each) and each.startswith(f"{host}/")}
-    found: set[str] = set()
-    for key, data in vault.read_many(sorted(listed | named), MAX_MANIFEST):
-        if isinstance(data, NotFound):  # of a snapshot that was removed, whatever a listing still shows
-            continue
-        if isinstance(data, VaultError):
-            raise Unsure(_unsure(vault, key, data.sentence), "No pack is removed before it can be read.") from data
-        try:
-            manifest, _ = parse_sealed(key, data)
-            found |= {object_key(manifest, entry) for entry in manifest.objects if entry.key}
-        except VaultError as error:
-            raise Unsure(
-                _unsure(vault, key, error.sentence), "Look at it: no pack is removed while it is there."
-            ) from error
-    return found
-
-
-def _unsure(vault: Vault, key: str, why: str) -> str:
-    return f"packs stay in {vault.name}, for {clean(key, 160)} cannot be read: {why}"
+    spared = set(needed()) if packs else set()
+    remover.remove_unused(host, ((key, size) for key, size in packs.items() if key not in spared), known)

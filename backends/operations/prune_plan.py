@@ -12,9 +12,10 @@ from backends.archive.reader import object_key
 from backends.catalog import Catalog
 from backends.config.paths import Paths
 from backends.config.schema import Config
-from backends.errors import MastovaultError, NotFound, VaultError
+from backends.errors import MastovaultError, VaultError
 from backends.model import Asset, SnapshotInfo, utc_now
 from backends.operations.fleet_refresh import refresh_vaults
+from backends.operations.removal import Locks
 from backends.retention import Verdict, judge
 from backends.vault.base import Vault
 from backends.vault.open import open_vault
@@ -162,30 +163,6 @@ def copies_in(snapshots: Iterable[SnapshotInfo], vault: str) -> list[SnapshotInf
             bad = vault in each.damaged or each.verify_failed
             found.append(replace(each, vaults=(vault,), damaged=(), altered=(), verify_failed=bad))
     return found
-
-
-class Locks:
-    """Until when objects of a vault are under an Object Lock; asked only where the vault may have such locks."""
-
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
-        self._possible: bool | None = None
-
-    @property
-    def possible(self) -> bool:
-        """Whether there may be any: its settings say so, or may not be asked."""
-        if self._possible is None:
-            look = self._vault.look()
-            self._possible = bool(look.object_lock or look.note)
-        return self._possible
-
-    def until(self, key: str, now: datetime) -> datetime | None:
-        """Until when an object stays, or None. Raises `VaultError`."""
-        try:
-            until = self._vault.locked_until(key) if self.possible else None
-        except NotFound:
-            return None
-        return until if until is not None and until > now else None
 
 
 def _locked(catalog: Catalog, vault: Vault, snapshots: Sequence[SnapshotInfo], now: datetime) -> Mapping[str, datetime]:

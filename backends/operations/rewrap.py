@@ -28,10 +28,11 @@ from backends.errors import (
 )
 from backends.model import Asset, JobResult, JobState, Trust
 from backends.operations.choose import open_identities
-from backends.operations.leases import hold_vaults
+from backends.operations.leases import Held, hold_vaults
 from backends.operations.locks import hold
 from backends.operations.mishap import failure, internal
-from backends.operations.rewrap_copy import Tools, carry_checks, encrypt_anew, is_whole, remove, remove_unshared
+from backends.operations.removal import Remover, Unsure, guard_of
+from backends.operations.rewrap_copy import Tools, carry_checks, encrypt_anew, remove, require_whole
 from backends.operations.rewrap_look import Copy, Family, Seen, look
 from backends.operations.verify import opened, refresh
 from backends.progress import Job
@@ -69,8 +70,8 @@ class _Account:
     left: list[str] = field(default_factory=list)
     fresh: set[str] = field(default_factory=set)
     """Snapshots that were just made, whose objects the commit has looked at."""
-    packs: dict[str, list[str]] = field(default_factory=dict)
-    """Shared objects that removed snapshots named, by vault."""
+    packs: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Shared objects that removed snapshots named, and their bytes, by vault."""
 
 
 def rewrap_host(
@@ -193,14 +194,24 @@ def _asset(work: _Work, asset: Asset, job: Job, account: _Account) -> None:
             guard=held.check,
             wrote=held.wrote,
         )
-        _families(work, asset, seen, tools, account)
+        removers = {vault.name: _remover(vault, held, alone, job) for vault in alone.vaults}
+        _families(work, asset, seen, tools, account, removers)
         for vault in alone.vaults:
-            also = held.leases[vault.name].previous if vault.name in held.leases else ()
+            # a listing may show neither what was written just before nor what was made here
+            known = {*held.leases[vault.name].previous, *account.fresh}
             with _noted(account, f"shared objects in {vault.name} stay until they are pruned"):
-                remove_unshared(vault, work.host, account.packs.get(vault.name, []), also)
+                removers[vault.name].remove_unused(work.host, account.packs.get(vault.name, {}).items(), known)
 
 
-def _families(work: _Work, asset: Asset, seen: Seen, tools: Tools, account: _Account) -> None:
+def _remover(vault: Vault, held: Held, alone: Held, job: Job) -> Remover:
+    writing = held.leases[vault.name]
+    guard = guard_of(writing, alone.leases[vault.name])
+    return Remover(vault, guard, job.check_cancelled, writing.now())
+
+
+def _families(
+    work: _Work, asset: Asset, seen: Seen, tools: Tools, account: _Account, removers: Mapping[str, Remover]
+) -> None:
     waiting = seen.waiting
     damaged = _damaged(work.catalog, work.host, asset)
     for number, family in enumerate(waiting, 1):
@@ -209,7 +220,7 @@ def _families(work: _Work, asset: Asset, seen: Seen, tools: Tools, account: _Acc
         if not family.new:
             _make(family, tools, account, damaged)
         if family.new:
-            _replace(family, tools, account)
+            _replace(family, account, removers)
 
 
 def _make(family: Family, tools: Tools, account: _Account, damaged: Mapping[str, Sequence[str]]) -> None:
@@ -241,7 +252,7 @@ def _make(family: Family, tools: Tools, account: _Account, damaged: Mapping[str,
     account.unmade += 1
 
 
-def _replace(family: Family, tools: Tools, account: _Account) -> None:
+def _replace(family: Family, account: _Account, removers: Mapping[str, Remover]) -> None:
     """Remove the old copies from every vault that holds the new one."""
     for copy in family.old:
         new = family.holds_new(copy.vault)
@@ -252,15 +263,15 @@ def _replace(family: Family, tools: Tools, account: _Account) -> None:
             )
             continue
         with _noted(account, f"{copy.id} stays in {copy.vault.name} beside {new}"):
-            if new not in account.fresh and not is_whole(copy.vault, new):
-                raise Damaged(f"{new} lacks objects there", "Look at that vault; prune removes what is torn.")
+            if new not in account.fresh:
+                require_whole(copy.vault, new)
             carry_checks(copy.vault, copy.id, new)
-            why, packs = remove(copy.vault, copy.id, tools.guard)
+            why, packs = remove(removers[copy.vault.name], copy.id)
             if why:
                 account.left.append(f"{copy.id} stays in {copy.vault.name} beside {new}: {why}")
                 continue
             account.removed += 1
-            account.packs.setdefault(copy.vault.name, []).extend(packs)
+            account.packs.setdefault(copy.vault.name, {}).update(packs)
 
 
 @contextmanager
@@ -268,7 +279,7 @@ def _noted(account: _Account, what: str) -> Iterator[None]:
     """A vault's fault is noted, and the others go on."""
     try:
         yield
-    except VaultError as error:
+    except (VaultError, Unsure) as error:
         account.left.append(f"{what}: {error.sentence}")
 
 

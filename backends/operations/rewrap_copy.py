@@ -11,20 +11,20 @@ from typing import Any
 from backends.archive.layout import (
     CHECK_KEY,
     HOSTS,
-    MANIFEST_KEY,
-    MAX_MANIFEST,
     MAX_RECORD,
     manifest_key,
     snapshot_prefix,
 )
 from backends.archive.manifest import Manifest, ObjectEntry
 from backends.archive.opening import unseal
-from backends.archive.reader import object_key, open_stored, parse_manifest, read_sealed
+from backends.archive.reader import object_key, open_stored, read_sealed
 from backends.archive.signing import Signer
+from backends.archive.whole import require_objects, sizes_of
 from backends.archive.writer import begin_snapshot
 from backends.catalog.records import Check, parse_check, record_check
 from backends.errors import Damaged, KeyUnavailable, NotFound, VaultError
-from backends.model import Trust, rfc3339, utc_now
+from backends.model import Trust, rfc3339
+from backends.operations.removal import Remover
 from backends.operations.rewrap_look import FROM, origin, shared
 from backends.progress import Job
 from backends.vault.base import Vault
@@ -174,68 +174,29 @@ def _checks(vault: Vault, snapshot: str) -> Iterator[Check]:
             continue
 
 
-def remove(vault: Vault, snapshot: str, guard: Callable[[Vault], None]) -> tuple[str, list[str]]:
-    """Remove an old snapshot from a vault, its manifest first, so that nothing torn is ever listed.
+def remove(remover: Remover, snapshot: str) -> tuple[str, dict[str, int]]:
+    """Remove an old snapshot from a vault.
 
     Returns:
-        Why it stays (empty when it is gone), and the keys of the shared objects that it named.
+        Why it stays (empty when it is gone), and the bytes of the shared objects that it named, by key.
 
     Raises:
         VaultError: the vault did not remove it, or lost our lease.
     """
     try:
-        manifest, _ = read_sealed(vault, snapshot)
-        until = vault.locked_until(manifest_key(snapshot))
+        manifest, _ = read_sealed(remover.vault, snapshot)
+        until = remover.locks.until(manifest_key(snapshot), remover.now)
     except NotFound:
-        return "", []
-    if until is not None and until > utc_now():
-        return f"it is under an Object Lock until {rfc3339(until)}", []
-    guard(vault)
-    vault.delete(manifest_key(snapshot))
-    for stored in list(vault.list(snapshot_prefix(snapshot))):
-        vault.delete(stored.key)
+        return "", {}
+    if until is not None:
+        return f"it is under an Object Lock until {rfc3339(until)}", {}
+    remover.remove_snapshot(snapshot)
     packs = f"{HOSTS}{manifest.host}/{manifest.asset}/packs/"
-    keys = [object_key(manifest, entry) for entry in shared(manifest.objects)]
-    return "", [key for key in keys if key.startswith(packs)]
+    keys = {object_key(manifest, entry): entry.bytes for entry in shared(manifest.objects)}
+    return "", {key: size for key, size in keys.items() if key.startswith(packs)}
 
 
-def is_whole(vault: Vault, snapshot: str) -> bool:
-    """Whether a vault lists every object of a snapshot with its length. Raises `VaultError`."""
+def require_whole(vault: Vault, snapshot: str) -> None:
+    """Look whether a vault holds every object of a snapshot with its length. Raises `Lacking`, `VaultError`."""
     manifest, _ = read_sealed(vault, snapshot)
-    wanted = {object_key(manifest, entry): entry.bytes for entry in manifest.objects}
-    listed: dict[str, int] = {}
-    for above in {key.rpartition("/")[0] + "/" for key in wanted}:
-        listed |= {stored.key: stored.bytes for stored in vault.list(above) if stored.key in wanted}
-    return listed == wanted
-
-
-def remove_unshared(vault: Vault, host: str, keys: Sequence[str], also: Sequence[str] = ()) -> int:
-    """Remove those shared objects that no manifest of the host names any more; returns how many.
-
-    Args:
-        vault: where.
-        host: whose objects they are.
-        keys: the candidates.
-        also: ids of snapshots that are there although a listing may not show them yet.
-
-    Raises:
-        VaultError: a manifest could not be read, so that nobody can tell what is still needed: nothing is removed.
-    """
-    if not keys:
-        return 0
-    manifests = {each.key for each in vault.list(f"{HOSTS}{host}/") if MANIFEST_KEY.fullmatch(each.key)}
-    needed: set[str] = set()
-    for key, data in vault.read_many(sorted(manifests | {manifest_key(each) for each in also}), MAX_MANIFEST):
-        if isinstance(data, NotFound):
-            continue
-        if isinstance(data, VaultError):
-            raise data
-        needed |= _named(key, data)
-    gone = [key for key in dict.fromkeys(keys) if key not in needed]
-    for key in gone:
-        vault.delete(key)
-    return len(gone)
-
-
-def _named(key: str, data: bytes) -> set[str]:
-    return {entry.key for entry in shared(parse_manifest(key, data).objects)}
+    require_objects(vault, sizes_of(manifest))

@@ -12,6 +12,7 @@ from backends.archive.layout import MAX_MANIFEST, MAX_RECORD, manifest_key, snap
 from backends.archive.manifest import Manifest, ObjectEntry
 from backends.archive.reader import object_key, open_stored, parse_sealed
 from backends.archive.signing import trust_of
+from backends.archive.whole import Lacking, require_objects, sizes_of
 from backends.catalog import record_check
 from backends.catalog.records import parse_check
 from backends.errors import AlreadyExists, Damaged, MastovaultError, NotFound, VaultError, VaultFormatTooNew
@@ -186,18 +187,12 @@ class Copier:
             raise
 
     def _check(self, manifest: Manifest) -> None:
-        """Compare what the target lists with what it should hold. Raises `VaultError`."""
-        target = self.ends.target
-        wanted = {object_key(manifest, entry): entry.bytes for entry in manifest.objects}
-        listed: dict[str, int] = {}
-        for above in {key.rpartition("/")[0] + "/" for key in wanted}:
-            listed |= {found.key: found.bytes for found in target.list(above) if found.key in wanted}
-        for key, size in wanted.items():
-            found = listed[key] if key in listed else _size(target, key)
-            if found not in (size, None):
-                self.stored.pop(key, None)
-                what = "lacks" if found == _ABSENT else f"holds {found} bytes instead of {size} of"
-                raise VaultError(f"the vault {target.name} {what} {key}", "Look at what happens to files there.")
+        """Compare what the target holds with what it should hold. Raises `VaultError`."""
+        try:
+            require_objects(self.ends.target, sizes_of(manifest))
+        except Lacking as error:
+            self.stored.pop(error.key, None)
+            raise
 
     def _carry_checks(self, snapshot_id: str, sources: list[Vault]) -> None:
         """Copy the records of what was found out about the snapshot. Nothing hangs on it."""
@@ -283,14 +278,3 @@ def _reading() -> Iterator[None]:
         yield
     except VaultError as error:
         raise _Unread(error) from error
-
-
-_ABSENT = -1
-
-
-def _size(vault: Vault, key: str) -> int | None:
-    """The length of an object that a listing does not show (yet). Raises `VaultError` when it cannot be asked."""
-    try:
-        return vault.size(key)
-    except NotFound:
-        return _ABSENT

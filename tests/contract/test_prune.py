@@ -18,7 +18,7 @@ from backends.operations import prune_plan
 from backends.operations.leases import hold_vaults
 from backends.operations.locks import hold
 from backends.operations.prune import plan_prune, prune_after
-from backends.operations.prune_packs import Unsure, referred
+from backends.operations.removal import Unsure, referred
 from backends.progress import QuietJob
 from backends.vault import lease
 from backends.vault.base import Vault, VaultLook
@@ -102,6 +102,22 @@ def test_a_manifest_that_cannot_be_read_keeps_every_pack(world: SyncWorld) -> No
     assert key in {stored.key for stored in vault.list()}
     with pytest.raises(Unsure, match="newer Mastovault"):
         referred(vault, HOST, ())
+
+
+def test_a_changed_manifest_keeps_every_pack(world: SyncWorld) -> None:
+    changed = world.back_up("one", asset=Asset.MEDIA, age=5, shared=["c5"])
+    path = world.place / "one" / manifest_key(changed.id)
+    path.write_text(path.read_text().replace("c5.tar.age", "c9.tar.age"))
+    age(world.place / "one")
+    before = packs(world)
+    media = next(result for result in run(world) if result.asset is Asset.MEDIA)
+    assert (media.state, media.in_part) == (JobState.DONE, True)
+    assert "packs stay in one" in media.warnings[0]
+    assert "was changed after it was written" in media.warnings[0]
+    assert packs(world) == before, "whether it needs c5 nobody can tell"
+    path.unlink()
+    run(world)
+    assert packs(world) == {"a2.tar.age", "b2.tar.age"}
 
 
 def test_credentials_that_may_not_delete(world: SyncWorld) -> None:

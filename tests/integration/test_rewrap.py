@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.archive.layout import snapshot_prefix
+from backends.archive.layout import manifest_key, snapshot_prefix
 from backends.archive.manifest import Manifest
 from backends.archive.writer import begin_snapshot
 from backends.catalog import Catalog
@@ -20,10 +20,11 @@ from backends.model import Asset, JobState, utc_now
 from backends.operations import rewrap, rewrap_look, verify
 from backends.operations.locks import hold
 from backends.operations.rewrap_look import FROM
+from backends.vault.base import VaultLook
 from backends.vault.directory import DirectoryVault
 from tests.contract.lagging import LaggingVault
 from tests.rewrap_faults import calls_of_a_rewrap, killed_and_continued, require_survived
-from tests.rewrap_world import BEGAN, PACK, Rewraps
+from tests.rewrap_world import BEGAN, OTHER_PACK, PACK, Rewraps
 from tests.servers.backup import WatchedJob
 
 
@@ -91,6 +92,20 @@ def test_an_old_pack_stays_while_a_snapshot_needs_it(world: Rewraps, tmp_path: P
     assert (result.state, result.in_part) == (JobState.DONE, True)
     assert any(torn.id in text and "stays as it is" in text for text in result.warnings)
     assert sum(PACK in key for key in world.keys("near", "/packs/")) == 2, "the old one is still named"
+
+
+def test_a_changed_manifest_keeps_every_pack_of_the_old_ones(world: Rewraps) -> None:
+    first = world.media(1)
+    changed = world.media(2, before=first)
+    for vault in world.vaults.values():
+        path = vault.path / manifest_key(changed.id)
+        path.write_text(path.read_text().replace(PACK, OTHER_PACK))
+    result = world.rewrap()[Asset.MEDIA]
+    assert (result.state, result.in_part) == (JobState.DONE, True)
+    said = [text for text in result.warnings if "packs stay in near" in text]
+    assert len(said) == 1
+    assert changed.id in said[0]
+    assert sum(PACK in key for key in world.keys("near", "/packs/")) == 2, "perhaps it needs the old one"
 
 
 def test_what_was_found_of_the_content_is_carried_over(world: Rewraps) -> None:
@@ -227,6 +242,9 @@ def test_a_vault_that_was_away_is_filled_and_then_cleaned(world: Rewraps) -> Non
 
 class Locked(DirectoryVault):
     """A vault whose objects may not be removed yet."""
+
+    def look(self) -> VaultLook:
+        return VaultLook(object_lock="governance, 1 day")
 
     def locked_until(self, key: str) -> datetime | None:
         return utc_now() + timedelta(days=1)
