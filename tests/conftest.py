@@ -1,8 +1,9 @@
-"""Fixtures that every test can ask for."""
+"""Fixtures that every test can ask for, and where all of them work."""
 
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -13,4 +14,5 @@ __all__ = ["lab", "living_lab"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    keep_in_memory(os.environ)
+    if made := keep_in_memory(os.environ):
+        config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))

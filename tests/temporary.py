@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -10,16 +11,24 @@ _MEMORY = Path("/dev/shm")
 _CGROUP = Path("/sys/fs/cgroup")
 _ROOM = 8 << 30
 """Bytes that must be free: what a whole run keeps, its Debian hosts, and what its programs themselves need."""
-_NAME = "PYTEST_DEBUG_TEMPROOT"
+_ROOT = "PYTEST_DEBUG_TEMPROOT"
 
 
-def keep_in_memory(environment: MutableMapping[str, str]) -> None:
-    """Have pytest make its temporary directories in memory; they stay on disk where that is small or runs no programs.
+def keep_in_memory(environment: MutableMapping[str, str]) -> Path | None:
+    """Have pytest and `tempfile` make their directories in memory; on disk where that is small or runs no programs.
 
     Whoever chose a place in `environment` keeps it (https://docs.pytest.org/en/stable/reference/reference.html).
+
+    Returns:
+        The directory for `tempfile` that was made here; the caller deletes it.
     """
-    if _NAME not in environment and "TMPDIR" not in environment and _fits():
-        environment[_NAME] = str(_MEMORY)
+    if _ROOT in environment or "TMPDIR" in environment or not _fits():
+        return None
+    made = Path(tempfile.mkdtemp(prefix="tests-", dir=_MEMORY))
+    made.chmod(0o1777)  # as /tmp: databases run as accounts of their own
+    environment[_ROOT], environment["TMPDIR"] = str(_MEMORY), str(made)
+    tempfile.tempdir = None
+    return made
 
 
 def _fits() -> bool:
