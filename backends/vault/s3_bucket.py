@@ -23,7 +23,7 @@ _HEADS = 3
 TRIES = 8
 _FIRST_TRIES = 4
 """Tries while the provider has never answered: a wrong address should be said soon."""
-_CONNECT_SECONDS = 5
+CONNECT_SECONDS = 5
 READ_SECONDS = 60
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 8.0
 CONNECTIONS = 24
@@ -172,7 +172,7 @@ class Bucket:
         from botocore.config import Config
 
         config = Config(
-            connect_timeout=_CONNECT_SECONDS,
+            connect_timeout=CONNECT_SECONDS,
             read_timeout=READ_SECONDS,
             retries={"mode": "standard", "total_max_attempts": 1},
             max_pool_connections=CONNECTIONS,

@@ -1,36 +1,40 @@
 """Reading thousands of small objects.
 
-boto3 needs about 1.6 ms of processor time for each; its signer and a plain HTTP connection need a quarter of that. So
+boto3 needs about 1.6 ms of processor time for each; a signature and a plain HTTP connection need a tenth of that. So
 the first object is read in the ordinary way, which shows address, region and kind of signature; the others go past the
 client, and what goes wrong there is read again in the ordinary way, which knows patience, proxies and sentences.
 """
 
 from __future__ import annotations
 
-import http.client
+import socket
 import ssl
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from backends.errors import VaultError
 from backends.vault.names import valid_key
-from backends.vault.s3_bucket import READ_SECONDS, Bucket, signing_region
+from backends.vault.s3_bucket import CONNECT_SECONDS, READ_SECONDS, Bucket, signing_region
 from backends.vault.s3_errors import VaultGone
+from backends.vault.s3_lines import LINES, Lines
+from backends.vault.s3_sign import Signer, host_header
 
 _THREADS = 16
-_AHEAD = 8 * _THREADS
+_AHEAD = 128
+"""Objects that are asked for before they are taken."""
+_AHEAD_BYTES = 32 * 1024 * 1024
+"""What may be here before it is taken; what is under way then comes on top of that."""
+_POLL_EVERY = 8
+"""Objects taken between two looks at the connections, so that those do not wait while the taker works."""
+_WAIT_SECONDS = 1.0
 _SAFE = "/-_.~"
 Content = bytes | VaultError
 
@@ -64,31 +68,103 @@ def read_many(
     with _watched(bucket, first, seen):
         content = slowly(first)
     yield first, _or_gone(content)
-    quickly = _Quick(bucket, seen[0], limit) if seen and not get_environ_proxies(seen[0].base) else None
-
-    def one(key: str) -> Content:
-        found = quickly.read(key) if quickly is not None else None
-        return slowly(key) if found is None else found
-
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix=f"read {bucket.name}") as readers:
-        waiting: deque[tuple[str, Future[Content]]] = deque()
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix=f"read {bucket.name}") as others:
+        reading = _Reading(others, slowly)
         try:
-            waiting.extend((key, readers.submit(one, key)) for key in islice(remaining, _AHEAD))
-            while waiting:
-                key, found = waiting.popleft()
-                content = found.result()
-                waiting.extend((more, readers.submit(one, more)) for more in islice(remaining, 1))
+            if seen:
+                reading.hurry(bucket, seen[0], limit)
+            for key, content in reading.through(remaining):
                 yield key, _or_gone(content)
         finally:
-            readers.shutdown(wait=False, cancel_futures=True)
-            if quickly is not None:
-                quickly.close()
+            others.shutdown(wait=False, cancel_futures=True)
+            reading.close()
 
 
 def _or_gone(content: Content) -> Content:
     if isinstance(content, VaultGone):
         raise content
     return content
+
+
+class _Reading:
+    """What was asked for and was not taken yet, by numbers, for a key may come twice."""
+
+    def __init__(self, others: ThreadPoolExecutor, slowly: Callable[[str], Content]) -> None:
+        self._others, self._slowly = others, slowly
+        self._keys: dict[int, str] = {}
+        self._found: dict[int, Content | Future[Content]] = {}
+        self._slow: set[Future[Content]] = set()
+        self._bytes = 0
+        self._lines: Lines | None = None
+
+    def hurry(self, bucket: Bucket, way: _Way, limit: int) -> None:
+        """Go past the client from here on, where that is possible."""
+        with suppress(Exception):  # what is not understood is left to the client
+            if not get_environ_proxies(way.base):
+                quick = _Quick(bucket, way)
+                self._lines = Lines(quick.connect, quick.request, self._others, limit + 1, READ_SECONDS, self._arrived)
+
+    def through(self, keys: Iterator[str]) -> Iterator[tuple[str, Content]]:
+        """Each key with its content, in the order of the keys."""
+        waiting: deque[int] = deque()
+        number = 0
+        while True:
+            while len(waiting) < _AHEAD:
+                key = next(keys, None)
+                if key is None:
+                    break
+                number += 1
+                waiting.append(number)
+                self._ask(number, key)
+            if not waiting:
+                return
+            taken = waiting.popleft()
+            if self._lines is not None and taken % _POLL_EVERY == 0:
+                self._lines.turn(0, self._elsewhere())
+            content = self._take(taken)
+            yield self._keys.pop(taken), content
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        if self._lines is not None:
+            self._lines.close()
+
+    def _ask(self, number: int, key: str) -> None:
+        self._keys[number] = key
+        if self._lines is not None and valid_key(key):
+            self._lines.ask(number, key)
+        else:
+            self._arrived(number, None)
+
+    def _arrived(self, number: int, content: bytes | None) -> None:
+        """What came of a request that went past the client."""
+        if content is not None:
+            self._found[number] = content
+            self._bytes += len(content)
+            return
+        late = self._others.submit(self._slowly, self._keys[number])
+        self._found[number] = late
+        self._slow.add(late)
+        late.add_done_callback(self._slow.discard)
+        if self._lines is not None:
+            late.add_done_callback(self._lines.ring)
+
+    def _take(self, number: int) -> Content:
+        while True:
+            found = self._found.get(number)
+            if isinstance(found, Future) and (self._lines is None or found.done()):
+                del self._found[number]
+                return found.result()
+            if found is not None and not isinstance(found, Future):
+                del self._found[number]
+                self._bytes -= len(found) if isinstance(found, bytes) else 0
+                return found
+            assert self._lines is not None  # noqa: S101 - without them everything is a future
+            self._lines.turn(_WAIT_SECONDS, self._elsewhere())
+
+    def _elsewhere(self) -> int:
+        """How many of the connections are not to be used: others ask the server, or enough is here."""
+        return len(self._slow) if self._bytes < _AHEAD_BYTES else LINES
 
 
 class _watched:  # noqa: N801 - used as a function
@@ -115,64 +191,29 @@ class _watched:  # noqa: N801 - used as a function
 
 
 class _Quick:
-    """botocore's signer, and a connection of http.client for each thread."""
+    """Requests and connections to where an object was asked for. Raises `ValueError`: for a strange address."""
 
-    def __init__(self, bucket: Bucket, way: _Way, limit: int) -> None:
+    def __init__(self, bucket: Bucket, way: _Way) -> None:
         parts = urlsplit(way.base)
-        self._way, self._limit, self._prefix = way, limit, bucket.prefix
-        self._host, self._path, self._secure = parts.netloc, parts.path, parts.scheme == "https"
+        self._host, self._port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        self._prefix = parts.path + quote(bucket.prefix, safe=_SAFE)
         session = bucket.session()
-        self._credentials = session.get_credentials()
+        self._signer = Signer(session.get_credentials(), way.region, host_header(way.base))
         self._trust: ssl.SSLContext | None = None
-        if self._secure:
+        if parts.scheme == "https":
             bundle = session._session.get_config_variable("ca_bundle")  # boto3 has no public way to it
             self._trust = ssl.create_default_context(cafile=get_cert_path(bundle or True))
-        self._mine = threading.local()
-        self._all: list[http.client.HTTPConnection] = []
 
-    def read(self, key: str) -> bytes | None:
-        """The content, `limit` + 1 bytes at most; None when anything at all is not as it should be."""
-        connection: http.client.HTTPConnection | None = None
-        if not valid_key(key):
-            return None
+    def request(self, key: str) -> bytes:
+        """A request for the object of a key that is valid. Raises whatever goes wrong with the credentials."""
+        return self._signer.request(self._prefix + key)
+
+    def connect(self) -> socket.socket:
+        """A new connection. Raises `OSError`."""
+        made = socket.create_connection((self._host, self._port), CONNECT_SECONDS)
         try:
-            name = quote(self._prefix + key, safe=_SAFE)
-            request = AWSRequest("GET", self._way.base + name)
-            S3SigV4Auth(self._credentials.get_frozen_credentials(), "s3", self._way.region).add_auth(request)
-            connection = getattr(self._mine, "connection", None) or self._connect()
-            connection.request("GET", self._path + name, headers=dict(request.headers.items()))
-            answer = connection.getresponse()
-            size = answer.length
-            if answer.status == http.HTTPStatus.OK and size is not None:
-                data = answer.read(min(size, self._limit + 1))
-                if len(data) == min(size, self._limit + 1):
-                    if size > len(data):
-                        self._drop(connection)
-                    return data
-        except Exception:  # noqa: BLE001, S110 - the ordinary way says what is wrong
-            pass
-        if connection is not None:
-            self._drop(connection)
-        return None
-
-    def close(self) -> None:
-        """Let go of its connections."""
-        for connection in self._all:
-            with suppress(OSError):
-                connection.close()
-
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._trust is not None:
-            made: http.client.HTTPConnection = http.client.HTTPSConnection(
-                self._host, timeout=READ_SECONDS, context=self._trust
-            )
-        else:
-            made = http.client.HTTPConnection(self._host, timeout=READ_SECONDS)
-        self._mine.connection = made
-        self._all.append(made)
-        return made
-
-    def _drop(self, connection: http.client.HTTPConnection) -> None:
-        """What is left of an answer must not be taken for the next one; http.client connects again by itself."""
-        with suppress(OSError):
-            connection.close()
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return made if self._trust is None else self._trust.wrap_socket(made, server_hostname=self._host)
+        except BaseException:
+            made.close()
+            raise

@@ -6,7 +6,6 @@ import http.server
 import re
 import secrets
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from backends.errors import AlreadyExists, VaultDenied, VaultError, VaultFull
 from backends.vault import s3_bucket, s3_upload
 from backends.vault.s3 import S3Vault
 from backends.vault.s3_errors import VaultGone
+from tests.servers.certificate import certificate
 from tests.servers.s3 import S3Server, moto_server, rclone_server, s3_keys
 from tests.servers.s3_faults import Asked, Fault, FaultyS3
 
@@ -371,39 +371,6 @@ def test_nobody_there(rclone_server: S3Server) -> None:
             attempt(vault)
         assert caught.value.next_step
     assert "cannot be reached" in vault.look().note
-
-
-def certificate(place: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate of 127.0.0.1 that signs itself."""
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    bundle = place / "certificate.pem"
-    bundle.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private = place / "key.pem"
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(bundle, private)
-    return bundle, context
 
 
 def test_over_tls(rclone_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
