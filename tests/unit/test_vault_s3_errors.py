@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from backends.errors import VaultError
 from backends.untrusted import clean
 from backends.vault.s3_bucket import Bucket, host_of
-from backends.vault.s3_credentials import _time
 from backends.vault.s3_errors import ACTIONS, Place, explain, may_pass
+from backends.vault.s3_listing import read_time
 
 PLACE = Place(where="s3://bucket/prefix", endpoint="s3.example", locked=True)
 CODES = st.sampled_from(
@@ -83,9 +83,9 @@ def test_any_address_has_a_host_or_none(address: str | None) -> None:
 
 @pytest.mark.parametrize("text", ["2026-11-23T05:43:26.144Z", "2026-11-23T05:43:26Z"])
 def test_times_of_listings(text: str) -> None:
-    assert _time(text).isoformat().startswith("2026-11-23T05:43:26")
-    assert _time(text).utcoffset().total_seconds() == 0  # type: ignore[union-attr]
-    assert _time("Mon, 23 Nov 2026 05:43:26 GMT").isoformat() == "2026-11-23T05:43:26+00:00"
+    assert read_time(text).isoformat().startswith("2026-11-23T05:43:26")
+    assert read_time(text).utcoffset().total_seconds() == 0  # type: ignore[union-attr]
+    assert read_time("Mon, 23 Nov 2026 05:43:26 GMT").isoformat() == "2026-11-23T05:43:26+00:00"
 
 
 def test_a_bucket_asks_nothing_before_it_is_used() -> None:
