@@ -1,21 +1,18 @@
 """Reading thousands of small objects.
 
-boto3 needs about 1.6 ms of processor time for each; a signature and a plain HTTP connection need a tenth of that. So
-the first object is read in the ordinary way, which shows address, region and kind of signature; the others go past the
-client, and what goes wrong there is read again in the ordinary way, which knows patience, proxies and sentences.
+boto3 needs about 1.6 ms of processor time for each, libcurl a tenth of that. So the first object is read in the
+ordinary way, which shows address, region and kind of signature; the others go past the client, and what goes wrong
+there is read again in the ordinary way, which knows patience, proxies and sentences.
 """
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, BinaryIO
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote
 
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
@@ -24,28 +21,22 @@ from backends.errors import VaultError
 from backends.vault.names import valid_key
 from backends.vault.s3_bucket import CONNECT_SECONDS, READ_SECONDS, Bucket, signing_region
 from backends.vault.s3_errors import VaultGone
-from backends.vault.s3_lines import LINES, Lines
-from backends.vault.s3_sign import Signer, host_header
+
+if TYPE_CHECKING:
+    from backends.vault.s3_curl import Requests
 
 _THREADS = 16
+_ALL = 1000
 _AHEAD = 128
 """Objects that are asked for before they are taken."""
 _AHEAD_BYTES = 32 * 1024 * 1024
 """What may be here before it is taken; what is under way then comes on top of that."""
 _POLL_EVERY = 8
 """Objects taken between two looks at the connections, so that those do not wait while the taker works."""
-_WAIT_SECONDS = 1.0
+_WAIT_SECONDS, _WAIT_FOR_CLIENT = 1.0, 0.02
+"""Within a turn; the shorter one while the client reads as well, whose end ends no wait."""
 _SAFE = "/-_.~"
 Content = bytes | VaultError
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How an object was asked for."""
-
-    base: str
-    """The address without the key."""
-    region: str
 
 
 def read_many(
@@ -64,7 +55,7 @@ def read_many(
     first = next(remaining, None)
     if first is None:
         return
-    seen: list[_Way] = []
+    seen: list[tuple[str, str]] = []
     with _watched(bucket, first, seen):
         content = slowly(first)
     yield first, _or_gone(content)
@@ -72,7 +63,7 @@ def read_many(
         reading = _Reading(others, slowly)
         try:
             if seen:
-                reading.hurry(bucket, seen[0], limit)
+                reading.hurry(bucket, *seen[0], limit)
             for key, content in reading.through(remaining):
                 yield key, _or_gone(content)
         finally:
@@ -95,14 +86,15 @@ class _Reading:
         self._found: dict[int, Content | Future[Content]] = {}
         self._slow: set[Future[Content]] = set()
         self._bytes = 0
-        self._lines: Lines | None = None
+        self._prefix = ""
+        self._requests: Requests | None = None
 
-    def hurry(self, bucket: Bucket, way: _Way, limit: int) -> None:
+    def hurry(self, bucket: Bucket, base: str, region: str, limit: int) -> None:
         """Go past the client from here on, where that is possible."""
+        self._prefix = bucket.prefix
         with suppress(Exception):  # what is not understood is left to the client
-            if not get_environ_proxies(way.base):
-                quick = _Quick(bucket, way)
-                self._lines = Lines(quick.connect, quick.request, self._others, limit + 1, READ_SECONDS, self._arrived)
+            if not get_environ_proxies(base):
+                self._requests = _requests(bucket, base, region, limit, self._arrived)
 
     def through(self, keys: Iterator[str]) -> Iterator[tuple[str, Content]]:
         """Each key with its content, in the order of the keys."""
@@ -119,20 +111,20 @@ class _Reading:
             if not waiting:
                 return
             taken = waiting.popleft()
-            if self._lines is not None and taken % _POLL_EVERY == 0:
-                self._lines.turn(0, self._elsewhere())
+            if self._requests is not None and taken % _POLL_EVERY == 0:
+                self._requests.turn(0, self._elsewhere())
             content = self._take(taken)
             yield self._keys.pop(taken), content
 
     def close(self) -> None:
         """Let go of the connections."""
-        if self._lines is not None:
-            self._lines.close()
+        if self._requests is not None:
+            self._requests.close()
 
     def _ask(self, number: int, key: str) -> None:
         self._keys[number] = key
-        if self._lines is not None and valid_key(key):
-            self._lines.ask(number, key)
+        if self._requests is not None and valid_key(key):
+            self._requests.ask(number, self._prefix + key)
         else:
             self._arrived(number, None)
 
@@ -146,31 +138,28 @@ class _Reading:
         self._found[number] = late
         self._slow.add(late)
         late.add_done_callback(self._slow.discard)
-        if self._lines is not None:
-            late.add_done_callback(self._lines.ring)
 
     def _take(self, number: int) -> Content:
-        while True:
-            found = self._found.get(number)
-            if isinstance(found, Future) and (self._lines is None or found.done()):
-                del self._found[number]
-                return found.result()
-            if found is not None and not isinstance(found, Future):
-                del self._found[number]
-                self._bytes -= len(found) if isinstance(found, bytes) else 0
-                return found
-            assert self._lines is not None  # noqa: S101 - without them everything is a future
-            self._lines.turn(_WAIT_SECONDS, self._elsewhere())
+        while (found := self._found.get(number)) is None or (isinstance(found, Future) and not found.done()):
+            if self._requests is not None and (found is None or self._requests.busy):
+                self._requests.turn(_WAIT_FOR_CLIENT if self._slow else _WAIT_SECONDS, self._elsewhere())
+            elif isinstance(found, Future):
+                wait([found])
+        del self._found[number]
+        if isinstance(found, Future):
+            return found.result()
+        self._bytes -= len(found) if isinstance(found, bytes) else 0
+        return found
 
     def _elsewhere(self) -> int:
-        """How many of the connections are not to be used: others ask the server, or enough is here."""
-        return len(self._slow) if self._bytes < _AHEAD_BYTES else LINES
+        """How many of the connections are not to be used: the client asks the server too, or enough is here."""
+        return len(self._slow) if self._bytes < _AHEAD_BYTES else _ALL
 
 
 class _watched:  # noqa: N801 - used as a function
-    """While open, notes how the object of a key is asked for; nothing when it is not by Signature Version 4."""
+    """While open, notes the address without the key, and the region; nothing when not by Signature Version 4."""
 
-    def __init__(self, bucket: Bucket, key: str, seen: list[_Way]) -> None:
+    def __init__(self, bucket: Bucket, key: str, seen: list[tuple[str, str]]) -> None:
         self._bucket, self._seen = bucket, seen
         self._end = quote(bucket.prefix + key, safe=_SAFE)
         self._events: Any = None
@@ -187,33 +176,17 @@ class _watched:  # noqa: N801 - used as a function
     def _note(self, request: Any, region_name: str, signature_version: str, **_: object) -> None:
         url = str(request.url)
         if signature_version in {"s3v4", "v4"} and url.endswith("/" + self._end):
-            self._seen[:] = [_Way(url.removesuffix(self._end), signing_region(request, region_name))]
+            self._seen[:] = [(url.removesuffix(self._end), signing_region(request, region_name))]
 
 
-class _Quick:
-    """Requests and connections to where an object was asked for. Raises `ValueError`: for a strange address."""
+def _requests(
+    bucket: Bucket, base: str, region: str, limit: int, arrived: Callable[[int, bytes | None], None]
+) -> Requests:
+    """Requests past the client, as it would make them. Raises `ValueError`: for a strange address."""
+    from backends.vault.s3_curl import Requests, Way  # late: few commands read many objects
 
-    def __init__(self, bucket: Bucket, way: _Way) -> None:
-        parts = urlsplit(way.base)
-        self._host, self._port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        self._prefix = parts.path + quote(bucket.prefix, safe=_SAFE)
-        session = bucket.session()
-        self._signer = Signer(session.get_credentials(), way.region, host_header(way.base))
-        self._trust: ssl.SSLContext | None = None
-        if parts.scheme == "https":
-            bundle = session._session.get_config_variable("ca_bundle")  # boto3 has no public way to it
-            self._trust = ssl.create_default_context(cafile=get_cert_path(bundle or True))
-
-    def request(self, key: str) -> bytes:
-        """A request for the object of a key that is valid. Raises whatever goes wrong with the credentials."""
-        return self._signer.request(self._prefix + key)
-
-    def connect(self) -> socket.socket:
-        """A new connection. Raises `OSError`."""
-        made = socket.create_connection((self._host, self._port), CONNECT_SECONDS)
-        try:
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return made if self._trust is None else self._trust.wrap_socket(made, server_hostname=self._host)
-        except BaseException:
-            made.close()
-            raise
+    session = bucket.session()
+    bundle = session._session.get_config_variable("ca_bundle")  # boto3 has no public way to it
+    trusted = str(get_cert_path(bundle or True))
+    way = Way(base, region, session.get_credentials(), trusted, (CONNECT_SECONDS, READ_SECONDS))
+    return Requests(way, limit + 1, arrived)

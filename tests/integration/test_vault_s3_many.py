@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import secrets
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil
+import pycurl
 import pytest
 
 from backends.errors import NotFound, VaultError
-from backends.vault import s3_bucket, s3_lines, s3_many
+from backends.vault import s3_bucket, s3_curl, s3_many
 from backends.vault.s3 import S3Vault
 from backends.vault.s3_errors import VaultGone
 from tests.servers.certificate import certificate
@@ -90,13 +91,25 @@ def test_over_tls_too(rclone_server: S3Server, tmp_path: Path, monkeypatch: pyte
         vault.close()
 
 
-def test_an_untrusted_certificate_is_no_way_around(rclone_server: S3Server, tmp_path: Path) -> None:
-    _, context = certificate(tmp_path)
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_untrusted_certificate_is_no_way_around(
+    rclone_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    bundle, context = certificate(tmp_path)
+    if trusted:
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
     with FaultyS3(rclone_server.endpoint_url, context) as proxy:
-        vault = rclone_server.vault(endpoint_url=proxy.endpoint_url)
-        quickly = s3_many._Quick(vault._bucket, s3_many._Way(f"{proxy.endpoint_url}/bucket/", "us-east-1"))
-        with pytest.raises(ssl.SSLCertVerificationError):
-            quickly.connect()
+        direct = rclone_server.vault()
+        there = fill(direct, 1)
+        vault = rclone_server.vault(direct._bucket.config.bucket, endpoint_url=proxy.endpoint_url)
+        found: list[bytes | None] = []
+        base = f"{proxy.endpoint_url}/{vault._bucket.config.bucket}/"
+        asks = s3_many._requests(vault._bucket, base, "us-east-1", 5000, lambda _, content: found.append(content))
+        asks.ask(0, vault._bucket.prefix + next(iter(there)))
+        while not found:
+            asks.turn(1)
+        asks.close()
+        assert found == ([*there.values()] if trusted else [None])
 
 
 def test_a_limit_and_what_is_longer(vault: S3Vault) -> None:
@@ -140,9 +153,15 @@ def test_who_stops_early_leaves_nothing_open(vault: S3Vault) -> None:
     there = fill(vault, 24)
     reading = iter(vault.read_many(there, 5000))
     assert [next(reading)[0] for _ in range(5)] == list(there)[:5]
-    assert any(thread.name.startswith("read ") for thread in threading.enumerate())
+    before = connections()
     reading.close()  # type: ignore[attr-defined]
+    assert connections() < before
     assert not any(thread.name.startswith("read ") for thread in threading.enumerate())
+
+
+def connections() -> int:
+    """Of this process."""
+    return len(psutil.Process().net_connections("tcp"))
 
 
 def test_little_is_read_ahead(rclone_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +172,7 @@ def test_little_is_read_ahead(rclone_server: S3Server, monkeypatch: pytest.Monke
         reading = vault.read_many(wanted, 20_000)
         for _ in range(50):
             next(reading)
-        assert len(heard) < 50 + 2 * s3_lines.LINES
+        assert len(heard) < 50 + 2 * s3_curl.LINES
         assert len(list(reading)) == 70
         vault.close()
 
@@ -217,13 +236,11 @@ def plain(body: bytes) -> bytes:
 
 
 def by_client(request: bytes) -> bool:
-    return b"User-Agent" in request
+    return b"Boto3" in request
 
 
 def test_a_server_that_falls_silent(rclone_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_many, "READ_SECONDS", 0.2)
-    monkeypatch.setattr(s3_lines, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(s3_many, "_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(s3_many, "READ_SECONDS", 1)
     with odd_server(lambda request: plain(b"late") if by_client(request) or b"/3" not in request[:40] else b"") as it:
         vault = rclone_server.vault("bucket", endpoint_url=it[0])
         counted = Counted(vault)
@@ -236,9 +253,9 @@ def test_a_server_that_falls_silent(rclone_server: S3Server, monkeypatch: pytest
     "odd",
     [
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nlate\r\n0\r\n\r\n",
-        b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\nlate",
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
-        plain(b"long") + b"er",
+        b"HTTP/1.1 206 Partial Content\r\nContent-Length: 2\r\n\r\nla",
+        b"HTTP/1.1 307 Elsewhere\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 def test_who_speaks_otherwise_is_not_asked_for_ever(rclone_server: S3Server, odd: bytes) -> None:
@@ -247,7 +264,7 @@ def test_who_speaks_otherwise_is_not_asked_for_ever(rclone_server: S3Server, odd
         wanted = [f"key{number}" for number in range(250)]
         assert dict(vault.read_many(wanted, 100)) == dict.fromkeys(wanted, b"late")
         tried = [request for request in heard if not by_client(request)]
-        assert 1 <= len(tried) <= s3_lines._PATIENCE + s3_lines.LINES
+        assert 1 <= len(tried) <= s3_curl._PATIENCE + s3_curl.LINES
         vault.close()
 
 
@@ -265,10 +282,14 @@ def test_a_server_that_hangs_up_unannounced(rclone_server: S3Server) -> None:
 def test_where_nobody_else_may_connect_the_client_reads(vault: S3Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     there = fill(vault, 9)
 
-    def refused(_: object) -> socket.socket:
-        raise ConnectionRefusedError
+    whole = s3_curl.Requests._new
 
-    monkeypatch.setattr(s3_many._Quick, "connect", refused)
+    def refused(requests: s3_curl.Requests) -> pycurl.Curl:
+        handle = whole(requests)
+        handle.setopt(pycurl.INTERFACE, "no-such-interface")
+        return handle
+
+    monkeypatch.setattr(s3_curl.Requests, "_new", refused)
     counted = Counted(vault)
     assert dict(counted.many(list(there))) == there
     assert len(counted.keys) == len(there)
@@ -278,8 +299,8 @@ def test_what_is_asked_for_says_no_more_than_it_must(vault: S3Vault, proxy: Faul
     there = fill(vault, 4)
     proxy.asked.clear()
     assert dict(vault.read_many(there, 5000)) == there
-    own = [asked for asked in proxy.asked if "User-Agent" not in asked.headers]
+    own = [asked for asked in proxy.asked if asked.headers["User-Agent"] == "mastovault"]
     assert len(own) == 3
     assert {re.sub(r"\d+$", "", asked.path) for asked in own} == {f"/{vault._bucket.config.bucket}/some/prefix/some/"}
-    names = {"host", "accept-encoding", "x-amz-content-sha256", "x-amz-date", "authorization"}
+    names = {"host", "accept", "user-agent", "x-amz-content-sha256", "x-amz-date", "authorization"}
     assert all({name.lower() for name in asked.headers} == names for asked in own)
