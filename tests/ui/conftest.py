@@ -1,6 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.ui import parsed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sheets() -> Iterator[None]:
+    """Style sheets are parsed once, not for every app."""
+    with pytest.MonkeyPatch.context() as patch:
+        parsed.share(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)
