@@ -164,8 +164,8 @@ class SnapshotInfo:
     """One committed backup of one asset, merged over the vaults that hold it.
 
     `id` is `<host>/<asset>/<YYYYMMDDTHHMMSSZ>-<id>`; `checked_at` is the last time the host was seen to still hold
-    exactly this content (secrets). `vaults` leaves out those whose copy failed its last verification (`damaged`), as
-    long as another copy is good.
+    exactly this content (secrets). `vaults` leaves out those whose copy failed its last verification or lacks something
+    (`damaged`), as long as another copy is good; `verify_failed` says that none is.
     """
 
     id: str
@@ -183,6 +183,8 @@ class SnapshotInfo:
     fingerprint: str | None = None
     seconds: float | None = None
     damaged: tuple[str, ...] = ()
+    torn: str = ""
+    """What is missing from a damaged copy, or of another length than it should be; empty where it is no such damage."""
     drill_failed: bool = False
     """The last drill of it failed; `drilled_at` is the last good one all the same."""
     drill_seconds: float | None = None

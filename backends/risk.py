@@ -25,11 +25,11 @@ class AssetFacts:
     """What is known of one asset of one host.
 
     `age_seconds` counts from when the newest snapshot was begun, or from when its content was last seen to be that of
-    the host; None means never backed up. `copies`, `offsite`, `same_machine`, `verify_failed`, `drill_failed` and
-    `opens_dump` are of the newest snapshot; `last_drill_failed` is of any. `usual_bytes` is what snapshots before it
-    used to have. `untrusted` says what is wrong with a newer snapshot, or with one of its copies, whose writer is not
-    trusted; all else is of the newest trusted one. `asked` is False when the host or the vaults could not be asked, and
-    all this is what was last known.
+    the host; None means never backed up. `copies`, `offsite`, `same_machine`, `verify_failed`, `torn` (what it lacks),
+    `opens_dump` and `drill_failed` are of the newest snapshot; `last_drill_failed` is of any. `usual_bytes` is what
+    snapshots before it used to have. `untrusted` says what is wrong with a newer snapshot, or with one of its copies,
+    whose writer is not trusted; all else is of the newest trusted one. `asked` is False when the host or the vaults
+    could not be asked, and all this is what was last known.
     """
 
     asset: Asset
@@ -38,6 +38,7 @@ class AssetFacts:
     differs: bool = False
     opens_dump: bool | None = None
     verify_failed: bool = False
+    torn: str = ""
     copies: int = 0
     offsite: bool = False
     same_machine: bool = False
@@ -125,9 +126,10 @@ def _worthless(facts: AssetFacts) -> list[Reason]:
         text = "no snapshot of it is trusted" if facts.untrusted else "never backed up"
         found.append(_reason(facts, 100, text, "back it up"))
     elif facts.verify_failed:
-        found.append(
-            _reason(facts, 100, "the newest snapshot failed verification", "back it up again, and check that vault")
+        text = (
+            f"the newest snapshot is damaged: {facts.torn}" if facts.torn else "the newest snapshot failed verification"
         )
+        found.append(_reason(facts, 100, text, "back it up again, and check that vault"))
     if facts.drill_failed and facts.age_seconds is not None:
         found.append(
             _reason(facts, 100, "the drill of the newest snapshot failed", "see what it said, back it up again")

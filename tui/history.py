@@ -88,7 +88,8 @@ class HistoryRow:
             return f"{self.distrust} ▲", "high"
         kept = ", ".join(self.snapshot.vaults)
         if self.snapshot.damaged:
-            return f"{kept}; DAMAGED ▲▲ in {', '.join(self.snapshot.damaged)}", "bad"
+            why = f": {self.snapshot.torn}" if self.snapshot.torn else ""
+            return f"{kept}; DAMAGED ▲▲ in {', '.join(self.snapshot.damaged)}{why}", "bad"
         return kept, ""
 
 

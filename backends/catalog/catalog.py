@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _CHECKED = """
 SELECT s.id, s.host, s.asset, s.at, s.bytes, s.run, s.in_part, s.fingerprint, s.seconds, s.vault,
-       c.unchanged, c.verified, c.refuted, c.cleared, s.signature, s.signer
+       c.unchanged, c.verified, c.refuted, c.cleared, s.signature, s.signer, t.why
 FROM snapshots s LEFT JOIN (
     SELECT vault, id,
            max(CASE WHEN kind = 'unchanged' AND ok THEN at END) AS unchanged,
@@ -36,8 +36,9 @@ FROM snapshots s LEFT JOIN (
            max(CASE WHEN kind = 'verified' AND ok AND whole THEN at END) AS cleared
     FROM checks GROUP BY vault, id
 ) c ON c.vault = s.vault AND c.id = s.id
+LEFT JOIN torn t ON t.vault = s.vault AND t.key = s.key
 """
-_REFUTED = "WHERE refuted IS NOT NULL AND (cleared IS NULL OR cleared <= refuted)"
+_REFUTED = "WHERE why IS NOT NULL OR (refuted IS NOT NULL AND (cleared IS NULL OR cleared <= refuted))"
 _NEWEST_FIRST = " ORDER BY s.at DESC, s.id DESC, s.vault"
 _RECENT = """
 WITH merged AS (SELECT id, host, asset, max(at) AS at, max({trusted}) AS trusted FROM snapshots GROUP BY id),
@@ -151,7 +152,7 @@ class Catalog:
         return grouped
 
     def damaged(self) -> dict[str, int]:
-        """By vault, how many copies in it failed their last verification."""
+        """By vault, how many copies in it failed their last verification, or lack something."""
         with self._store.reading() as cache:
             rows = cache.execute(f"SELECT vault, count(*) FROM ({_CHECKED}) {_REFUTED} GROUP BY vault").fetchall()  # noqa: S608
         return dict(rows)

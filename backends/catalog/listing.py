@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from backends.archive.layout import CHECK_KEY, HOSTS, MANIFEST_KEY, RECORD_KEY
+from backends.catalog.torn import Sizes
 from backends.catalog.usage import day_of
 from backends.model import Asset
 from backends.vault.base import StoredObject, Vault
@@ -87,11 +88,12 @@ def _day_in(digits: str) -> int | None:
         return None
 
 
-def list_vault(vault: Vault, beat: Callable[[], None]) -> Listed:
+def list_vault(vault: Vault, sizes: Sizes, beat: Callable[[], None]) -> Listed:
     """List a vault; `beat` is told now and then that it goes on. Raises `VaultError`."""
     listed = Listed()
     for number, found in enumerate(vault.list(HOSTS)):
         listed.add(found)
+        sizes.add(found)
         if number % _BEAT == 0:
             beat()
     return listed

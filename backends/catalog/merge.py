@@ -32,11 +32,14 @@ class Row(NamedTuple):
     cleared: float | None
     signature: Signature
     signer: str
+    torn: str | None
+    """What is wrong with its objects, by their lengths."""
 
     @property
     def sound(self) -> bool:
         """Whether no damage is known; a look at a sample does not clear a copy in which damage was found."""
-        return self.refuted is None or (self.cleared is not None and self.cleared > self.refuted)
+        proven = self.refuted is None or (self.cleared is not None and self.cleared > self.refuted)
+        return proven and self.torn is None
 
 
 def worth(signature: Signature, signer: str, signers: Mapping[str, str]) -> tuple[int, bool]:
@@ -72,6 +75,7 @@ def merged(copies: Sequence[Row], drills: Sequence[Drill], signers: Mapping[str,
         verified_at=_latest([copy.verified for copy in good or standing]),
         verify_failed=not good,
         damaged=tuple(copy.vault for copy in standing if not copy.sound),
+        torn=next((copy.torn for copy in standing if copy.torn), ""),
         altered=tuple(copy.vault for copy in copies if copy not in standing),
         drilled_at=proven.at if proven else None,
         drill_failed=bool(drills) and not drills[0].ok,

@@ -37,6 +37,7 @@ class _Rows:
     attempts: list[tuple[object, ...]] = field(default_factory=list)
     unreadable: list[tuple[object, ...]] = field(default_factory=list)
     packs: list[tuple[object, ...]] = field(default_factory=list)
+    needs: list[tuple[object, ...]] = field(default_factory=list)
 
 
 def read_new(
@@ -61,7 +62,7 @@ def read_new(
 
 def remove(cache: sqlite3.Connection, vault: str, keys: Sequence[str]) -> None:
     """Forget what was read under some keys, whatever it was."""
-    for table in (*TABLES, "manifests"):
+    for table in (*TABLES, "manifests", "needs", "torn"):
         cache.executemany(f"DELETE FROM {table} WHERE vault = ? AND key = ?", ((vault, key) for key in keys))  # noqa: S608
 
 
@@ -115,7 +116,7 @@ def _read_one(vault: str, key: str, seen: Seen, data: bytes, rows: _Rows) -> Non
 
 
 def _read_manifest(vault: str, key: str, seen: Seen, data: bytes, rows: _Rows) -> None:
-    from backends.archive.reader import parse_sealed  # late: it brings pydantic
+    from backends.archive.reader import object_key, parse_sealed  # late: it brings pydantic
 
     found, seal = parse_sealed(key, data)
     fingerprint = found.facts.get("fingerprint")
@@ -127,6 +128,7 @@ def _read_manifest(vault: str, key: str, seen: Seen, data: bytes, rows: _Rows) -
     rows.snapshots.append((vault, key, *seen, *what, *result))
     rows.manifests.append((vault, key, zlib.compress(data, 1)))
     at = found.started_at.timestamp()
+    rows.needs += [(vault, key, object_key(found, entry), entry.bytes) for entry in found.objects]
     rows.packs += [(vault, entry.key, at) for entry in found.objects if entry.key]
 
 
@@ -135,7 +137,7 @@ def _keep(store: Store, vault: str, rows: _Rows) -> None:
         return
     with store.writing() as cache:
         remove(cache, vault, rows.keys)
-        for table in ("snapshots", "manifests", "checks", "attempts", "unreadable"):
+        for table in ("snapshots", "manifests", "needs", "checks", "attempts", "unreadable"):
             values: list[tuple[object, ...]] = getattr(rows, table)
             if values:
                 marks = ", ".join("?" * len(values[0]))

@@ -11,6 +11,7 @@ from backends.archive.layout import manifest_key
 from backends.catalog.listing import Listed, Seen, list_vault
 from backends.catalog.reading import read_new, remove
 from backends.catalog.store import BESIDE, TABLES, Store
+from backends.catalog.torn import find_torn, sizes
 from backends.catalog.usage import keep_usage
 from backends.errors import NotFound, VaultError
 from backends.model import utc_now
@@ -77,14 +78,16 @@ def _bring_in(store: Store, vault: Vault, also: Collection[str], beat: Callable[
     _settle(store, vault, found.id if found else "")
     with store.reading() as cache:
         known = _known(cache, vault.name)
-    listed = list_vault(vault, beat)
-    late = {key for key in map(manifest_key, also) if key not in listed.records}
-    new = [key for key, seen in listed.records.items() if known.get(key) != seen]
-    read_new(store, vault, [*new, *late], listed.records, beat)
-    gone = _gone(vault, [key for key in known if key not in listed.records and key not in late], beat)
-    with store.writing() as cache:
-        remove(cache, vault.name, gone)
-        _keep_sizes(cache, vault.name, listed)
+    with sizes(store) as seen:
+        listed = list_vault(vault, seen, beat)
+        late = {key for key in map(manifest_key, also) if key not in listed.records}
+        new = [key for key, is_now in listed.records.items() if known.get(key) != is_now]
+        read_new(store, vault, [*new, *late], listed.records, beat)
+        gone = _gone(vault, [key for key in known if key not in listed.records and key not in late], beat)
+        with store.writing() as cache:
+            remove(cache, vault.name, gone)
+            _keep_sizes(cache, vault.name, listed)
+        find_torn(store, vault, seen, beat)
     return found
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from backends.errors import MastovaultError
 
-VERSION = 4
+VERSION = 5
 _BUSY_SECONDS = 20.0
 _PAUSE = 0.01
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 TABLES = ("snapshots", "checks", "attempts", "unreadable")
 """What is read from one object of a vault each."""
-BESIDE = ("manifests", "used", "daily", "packs")
+BESIDE = ("manifests", "needs", "torn", "used", "daily", "packs")
 """What else is kept of a vault."""
 
 _SCHEMA = """
@@ -46,6 +46,13 @@ CREATE TABLE snapshots (
 CREATE INDEX snapshots_by_asset ON snapshots (host, asset, at);
 CREATE INDEX snapshots_by_id ON snapshots (id);
 CREATE TABLE manifests (vault TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (vault, key));
+CREATE TABLE needs (
+    vault TEXT NOT NULL, key TEXT NOT NULL, object TEXT NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (vault, key, object)
+) WITHOUT ROWID;
+CREATE TABLE torn (
+    vault TEXT NOT NULL, key TEXT NOT NULL, object TEXT NOT NULL, why TEXT NOT NULL, PRIMARY KEY (vault, key)
+) WITHOUT ROWID;
 CREATE TABLE checks (
     vault TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, modified REAL NOT NULL, id TEXT NOT NULL,
     kind TEXT NOT NULL, at REAL NOT NULL, ok INTEGER NOT NULL, whole INTEGER NOT NULL, seconds REAL, opens INTEGER,

@@ -171,6 +171,7 @@ def _facts(
         goal_seconds=None if goal is None else goal.total_seconds(),
         differs=_differs(newest, looked),
         verify_failed=newest is not None and newest.verify_failed,
+        torn=newest.torn if newest is not None and newest.verify_failed else "",
         **_places(known, newest, seen),
         failed_runs=len(fails),
         failure=fails[0] if fails else "",

@@ -89,7 +89,7 @@ def _trouble(facts: AssetFacts) -> str:
     if facts.age_seconds is None:
         return f"never backed up, {failed}" if facts.failed_runs else "never backed up"
     if facts.verify_failed:
-        return "verification FAILED"
+        return "DAMAGED" if facts.torn else "verification FAILED"
     if facts.differs:
         return "changed since the copy"
     if facts.opens_dump is False:

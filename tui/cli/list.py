@@ -59,11 +59,12 @@ def _note(snapshot: SnapshotInfo, config: Config, now: datetime) -> str:
     if snapshot.in_part:
         notes.append("in part")
     if snapshot.verify_failed:
-        notes.append("failed verification")
+        notes.append(f"DAMAGED: {snapshot.torn}" if snapshot.torn else "failed verification")
     elif snapshot.verified_at:
         notes.append(f"verified {show.age(snapshot.verified_at, now)} ago")
     if snapshot.damaged and not snapshot.verify_failed:
-        notes.append(f"damaged in {', '.join(snapshot.damaged)}")
+        why = f" ({snapshot.torn})" if snapshot.torn else ""
+        notes.append(f"damaged in {', '.join(snapshot.damaged)}{why}")
     if snapshot.drill_failed:
         notes.append("drill FAILED")
     elif snapshot.drilled_at:
@@ -86,6 +87,7 @@ def _json(snapshot: SnapshotInfo, catalog: Catalog) -> dict[str, object]:
         "in_part": snapshot.in_part,
         "verify_failed": snapshot.verify_failed,
         "damaged": list(snapshot.damaged),
+        "torn": snapshot.torn,
         "drill_failed": snapshot.drill_failed,
         "drill_seconds": snapshot.drill_seconds,
         "opens_dump": snapshot.opens_dump,

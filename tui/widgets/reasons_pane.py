@@ -70,7 +70,7 @@ class ReasonsPane(Widget):
         lines: list[Line] = []
         for number, part in enumerate(wrapped(", ".join(names) or "no vault", cells - 10)):
             lines.append([("kept in   " if number == 0 else " " * 10, "quiet"), (part, "")])
-        bad = [text for text in (app.distrust(newest), *(f"DAMAGED in {name}" for name in newest.damaged)) if text]
+        bad = [text for text in (app.distrust(newest), *_damage(newest)) if text]
         lines += [[(" " * 10, ""), (part, "bad")] for text in bad for part in wrapped(f"▲ {text}", cells - 10)]
         return lines
 
@@ -82,3 +82,8 @@ class ReasonsPane(Widget):
         """Draw the lines that fit."""
         size = self.size
         return content([fit(line, size.width) for line in self._lines[: size.height]], ansi=self.app.native_ansi_color)
+
+
+def _damage(newest: SnapshotInfo) -> list[str]:
+    why = f": {newest.torn}" if newest.torn else ""
+    return [f"DAMAGED in {name}{why}" for name in newest.damaged]
