@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from backends.archive import keys
 from backends.errors import ConfigurationError, KeyUnavailable
 from backends.model import Secret
+from tests.protected import protected
 
 
 def nobody(prompt: str) -> Secret | None:
@@ -73,7 +74,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, made: tuple[Secret, str]
         keys.write_identity(tmp_path / "file" / "identity.age", made[0], None)
 
 
-def test_a_passphrase_protects_it(tmp_path: Path, made: tuple[Secret, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_passphrase_protects_it(tmp_path: Path, made: tuple[Secret, str]) -> None:
     path = tmp_path / "identity.age"
     keys.write_identity(path, made[0], Secret("correct horse"))
     assert b"AGE-SECRET" not in path.read_bytes()
@@ -83,28 +84,43 @@ def test_a_passphrase_protects_it(tmp_path: Path, made: tuple[Secret, str], monk
         asked.append(prompt)
         return Secret("correct horse")
 
-    assert keys.load_identities(path, ask)
+    (loaded,) = keys.load_identities(path, ask)
+    assert str(loaded.to_public()) == made[1]
     assert asked == ["Passphrase of identity.age"]
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, made: tuple[Secret, str]) -> Path:
+    """An identity file whose passphrase is `correct horse`."""
+    path = tmp_path / "identity.age"
+    path.write_bytes(protected(made[0].reveal().encode(), "correct horse"))
+    path.chmod(0o600)
+    return path
+
+
+def test_without_its_passphrase_it_does_not_open(guarded: Path) -> None:
+    assert keys.load_identities(guarded, lambda prompt: Secret("correct horse"))
     with pytest.raises(KeyUnavailable, match="nobody was there"):
-        keys.load_identities(path, nobody)
+        keys.load_identities(guarded, nobody)
     with pytest.raises(KeyUnavailable, match="does not open") as caught:
-        keys.load_identities(path, lambda prompt: Secret("battery staple"))
+        keys.load_identities(guarded, lambda prompt: Secret("battery staple"))
     assert "battery" not in str(caught.value)
+
+
+def test_a_command_gives_its_passphrase(guarded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = f"{sys.executable} -c \"print('correct horse')\""
     monkeypatch.setenv(keys.PASSPHRASE_COMMAND, command)
-    assert keys.load_identities(path, never)
+    assert keys.load_identities(guarded, never)
     for bad in ("false", "/does/not/exist", "'unbalanced"):
         monkeypatch.setenv(keys.PASSPHRASE_COMMAND, bad)
         with pytest.raises(KeyUnavailable, match=keys.PASSPHRASE_COMMAND):
-            keys.load_identities(path, never)
+            keys.load_identities(guarded, never)
 
 
-def test_a_damaged_protected_file_is_said(tmp_path: Path, made: tuple[Secret, str]) -> None:
-    path = tmp_path / "identity.age"
-    keys.write_identity(path, made[0], Secret("p"))
-    path.write_bytes(path.read_bytes()[:-5])
+def test_a_damaged_protected_file_is_said(guarded: Path) -> None:
+    guarded.write_bytes(guarded.read_bytes()[:-5])
     with pytest.raises(KeyUnavailable):
-        keys.load_identities(path, lambda prompt: Secret("p"))
+        keys.load_identities(guarded, lambda prompt: Secret("correct horse"))
 
 
 def test_several_identities_in_one_file(tmp_path: Path, made: tuple[Secret, str]) -> None:
