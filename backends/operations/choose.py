@@ -16,6 +16,7 @@ from backends.catalog.merge import worth
 from backends.config.schema import Config
 from backends.errors import ConfigurationError, MastovaultError, NotFound
 from backends.model import Asset, Secret, SnapshotInfo
+from backends.operations.reading import Reading
 from backends.restore.source import Source
 from backends.untrusted import clean
 from backends.vault.base import Vault
@@ -138,6 +139,7 @@ def sources(
     snapshots: Mapping[Asset, str],
     ask: Callable[[str], Secret | None] | None = None,
     log: Callable[[str], None] = lambda _line: None,
+    leases: Reading | None = None,
 ) -> dict[Asset, Source]:
     """The way to the bytes of some snapshots: their manifests, the vaults that hold them, and what opens them.
 
@@ -147,6 +149,7 @@ def sources(
         snapshots: a snapshot's id for each asset.
         ask: asks for the passphrase of the identity.
         log: told of vaults that cannot be used.
+        leases: keep what is read from being removed meanwhile.
 
     Raises:
         KeyUnavailable: there is no identity, or it does not open.
@@ -158,7 +161,7 @@ def sources(
     for asset, snapshot in snapshots.items():
         if not SNAPSHOT_ID.fullmatch(snapshot):
             raise _nothing(snapshot)
-        manifest, seal, vaults = _holding(config, catalog, snapshot, opened, log)
+        manifest, seal, vaults = _holding(config, catalog, snapshot, opened, log, leases)
         found[asset] = Source(
             manifest=manifest,
             vaults=vaults,
@@ -182,16 +185,24 @@ def open_identities(
 
 
 def _holding(
-    config: Config, catalog: Catalog, snapshot: str, opened: dict[str, Vault], log: Callable[[str], None]
+    config: Config,
+    catalog: Catalog,
+    snapshot: str,
+    opened: dict[str, Vault],
+    log: Callable[[str], None],
+    leases: Reading | None,
 ) -> tuple[Manifest, Seal, list[Vault]]:
     """The most trusted manifest of a snapshot, as the vaults have it now, and the vaults that hold that very one."""
     known = next((info for info in catalog.snapshots() if info.id == snapshot), None)
     names = [name for name in config.vaults if known is None or name in known.vaults]
+    host, asset, _ = snapshot.split("/")
     read: list[tuple[Vault, Manifest, Seal]] = []
     last: MastovaultError | None = None
     for name in names:
         try:
             vault = opened.setdefault(name, open_vault(name, config.vaults[name]))
+            if leases is not None:
+                leases.hold(vault, host, Asset(asset))
             read.append((vault, *read_sealed(vault, snapshot)))
         except NotFound:
             continue

@@ -24,6 +24,7 @@ from backends.operations.mishap import failure, internal
 from backends.operations.proof_database import DatabaseProof, prove_database, prove_pair
 from backends.operations.proof_media import attachments, match
 from backends.operations.proof_place import DrillPlace, Workshop, host_place, require_host
+from backends.operations.reading import Reading
 from backends.operations.trust_words import require_trusted
 from backends.operations.verify import opened, refresh, require_sane, tool_version
 from backends.progress import Job
@@ -65,18 +66,22 @@ def drill_host(
     """
     began = time.monotonic()
     ordered = [asset for asset in Asset if asset in snapshots]
+    first = next(iter(jobs.values()))
+    leases = Reading(run_id, "drilled", first.log, first.check_cancelled)
     try:
         require_sane(host, snapshots)
         if on is not None:
             require_host(config, on)
-        work = _prepare(config, paths, snapshots, jobs[ordered[0]], run_id, on, accept)
+        work = _prepare(config, paths, snapshots, first, run_id, on, accept, leases)
     except MastovaultError as error:
+        leases.release()
         results = [failure(host, asset, error, began) for asset in ordered]
         for result in results:
             on_result(result)
         return results
     results = []
     with ExitStack() as stack:
+        stack.callback(leases.release)
         drill = _Drill(work, host, stack)
         vaults = opened(config)[0]
         for asset in ordered:
@@ -111,11 +116,12 @@ def _prepare(
     run: str,
     on: str | None,
     accept: Collection[str],
+    leases: Reading,
 ) -> _Work:
     catalog = Catalog(paths.cache_dir, config.signers)
     refresh(catalog, opened(config)[0], job)
     wanted = {**_companion(catalog, snapshots), **snapshots}
-    found = sources(config, catalog, wanted, job.ask, job.log)
+    found = sources(config, catalog, wanted, job.ask, job.log, leases)
     require_trusted(found.values(), config.signers, accept)
     return _Work(
         config=config,

@@ -19,6 +19,7 @@ from backends.operations.choose import openable, sources
 from backends.operations.extract_files import Written, explained, remove, write_asset
 from backends.operations.extract_readme import readme
 from backends.operations.mishap import failure, internal
+from backends.operations.reading import reading
 from backends.operations.trust_words import require_trusted, trust_findings
 from backends.progress import Job
 from backends.restore.database_room import staged_need
@@ -126,8 +127,12 @@ def extract(
         below = subtree_of(subtree)
         first = jobs[ordered[0]]
         first.step("looking")
-        with _directory(directory) as part:
-            found = sources(config, Catalog(paths.cache_dir, config.signers), snapshots, first.ask, first.log)
+        with (
+            _directory(directory) as part,
+            reading(run_id, "extracted", first.log, first.check_cancelled) as leases,
+        ):
+            catalog = Catalog(paths.cache_dir, config.signers)
+            found = sources(config, catalog, snapshots, first.ask, first.log, leases)
             require_trusted(found.values(), config.signers, accept)
             for asset in ordered:
                 tell(asset, _one(found[asset], directory, part, jobs[asset], below, run_id))

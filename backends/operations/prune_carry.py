@@ -13,7 +13,7 @@ from backends.errors import ConfigurationError, VaultError
 from backends.model import Asset
 from backends.operations.prune_packs import sweep, sweep_records
 from backends.operations.prune_plan import going_of, judged, needed_in
-from backends.operations.removal import Remover, guard_of
+from backends.operations.removal import Remover, remover_of
 from backends.progress import Job, QuietJob
 from backends.vault.base import Vault
 from backends.vault.lease import Lease
@@ -80,6 +80,7 @@ def carry_out(work: Work) -> None:
     """Remove what goes of an asset, then what nothing refers to any more.
 
     Raises:
+        Locked: somebody reads the asset for long; what is gone is gone whole.
         MayNotDelete: these credentials may not delete.
         LeaseLost: somebody took the asset over; what is gone is gone whole.
         Unsure: some manifest cannot be relied on, so that no pack was removed. All else is done.
@@ -94,10 +95,11 @@ def carry_out(work: Work) -> None:
         raise VaultError(f"{work.vault.name} has not shown its clock yet, and no other is believed", "Prune later.")
     now = work.writing.now()
     verdicts = judged(work.config, work.catalog, work.host, work.vault, now)
-    remover = Remover(work.vault, guard_of(work.writing, work.syncing), work.check, now)
+    remover = remover_of(work.vault, work.host, work.asset, work.writing, work.syncing, work.check)
+    remover.stop()
     try:
         for snapshot in going_of(verdicts, work.asset):
-            work.check()
+            remover.stop()
             remover.remove_snapshot(snapshot.id, partial(_gone, work, snapshot.id))
             work.job.advance(1)
         _sweep(work, remover, {verdict.snapshot.id for verdict in verdicts if verdict.keep})

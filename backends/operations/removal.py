@@ -21,6 +21,8 @@ from backends.archive.layout import (
 )
 from backends.archive.reader import object_key, parse_manifest
 from backends.errors import MastovaultError, NotFound, VaultDenied, VaultError
+from backends.model import Asset
+from backends.operations.reading import require_unread
 from backends.untrusted import clean
 from backends.vault.base import Vault
 from backends.vault.lease import Lease
@@ -68,7 +70,7 @@ class Remover:
     Args:
         vault: where.
         check: raises when a lease was lost.
-        stop: raises when the operator asked to stop; asked where nothing is left half done.
+        stop: raises when the operator asked to stop, or somebody reads; asked where nothing is left half done.
         now: the vault's time.
     """
 
@@ -150,18 +152,42 @@ def may_not(vault: Vault) -> MayNotDelete:
     )
 
 
-def guard_of(*leases: Lease) -> Callable[[], None]:
-    """Make sure that some leases are still ours; the vault is asked at most once a second."""
+def once_a_second(*checks: Callable[[], None]) -> Callable[[], None]:
+    """Several checks as one, which asks the vault at most once a second."""
     clock = MachineTicker()  # it goes on while the machine sleeps, in which time a lease is lost
     asked = [clock.now() - _GUARD_SECONDS]
 
     def guard() -> None:
         if clock.now() - asked[0] >= _GUARD_SECONDS:
-            for lease in leases:
-                lease.check()
+            for check in checks:
+                check()
             asked[0] = clock.now()
 
     return guard
+
+
+def remover_of(
+    vault: Vault, host: str, asset: Asset, writing: Lease, syncing: Lease, check: Callable[[], None]
+) -> Remover:
+    """What removes of an asset, under its leases, as long as nobody reads it.
+
+    Args:
+        vault: where.
+        host: whose asset.
+        asset: which.
+        writing: the lease of those who write.
+        syncing: the lease of those who copy from other vaults.
+        check: raises when the operator asked to stop.
+
+    Its `stop` raises `Locked` as soon as somebody reads the asset for long.
+    """
+    unread = once_a_second(lambda: require_unread(vault, host, asset, writing.now()))
+
+    def stop() -> None:
+        check()
+        unread()
+
+    return Remover(vault, once_a_second(writing.check, syncing.check), stop, writing.now())
 
 
 def referred(vault: Vault, host: str, known: Collection[str]) -> set[str]:

@@ -16,6 +16,7 @@ from backends.model import Asset, JobResult, Secret, SnapshotInfo
 from backends.operations.choose import openable, sources
 from backends.operations.line import ATTEMPTS, Line, pause
 from backends.operations.locks import hold
+from backends.operations.reading import reading
 from backends.operations.restore_walk import Walk, outcome
 from backends.operations.trust_words import trust_findings
 from backends.progress import Job
@@ -95,9 +96,13 @@ def restore_host(
     try:
         _require_sane(config, request)
         line = Line(request.host, config.hosts[request.host])
-        with holding(paths, request, run_id):
+        with (
+            holding(paths, request, run_id),
+            reading(run_id, "restored", main.log, main.check_cancelled) as leases,
+        ):
             main.step("looking")
-            found = sources(config, Catalog(paths.cache_dir, config.signers), request.snapshots, main.ask, main.log)
+            catalog = Catalog(paths.cache_dir, config.signers)
+            found = sources(config, catalog, request.snapshots, main.ask, main.log, leases)
             target, plan, looks = _look(config, paths, request, found, line, main)
             planned(plan.to_json())
             _require_go(plan)

@@ -22,16 +22,17 @@ from backends.errors import (
     ConfigurationError,
     Damaged,
     KeyUnavailable,
+    Locked,
     MastovaultError,
     NotFound,
     VaultError,
 )
 from backends.model import Asset, JobResult, JobState, Trust
 from backends.operations.choose import open_identities
-from backends.operations.leases import Held, hold_vaults
+from backends.operations.leases import hold_vaults
 from backends.operations.locks import hold
 from backends.operations.mishap import failure, internal
-from backends.operations.removal import Remover, Unsure, guard_of
+from backends.operations.removal import Remover, Unsure, remover_of
 from backends.operations.rewrap_copy import Tools, carry_checks, encrypt_anew, remove, require_whole
 from backends.operations.rewrap_look import Copy, Family, Seen, look
 from backends.operations.verify import opened, refresh
@@ -194,19 +195,18 @@ def _asset(work: _Work, asset: Asset, job: Job, account: _Account) -> None:
             guard=held.check,
             wrote=held.wrote,
         )
-        removers = {vault.name: _remover(vault, held, alone, job) for vault in alone.vaults}
+        removers = {
+            vault.name: remover_of(
+                vault, work.host, asset, held.leases[vault.name], alone.leases[vault.name], job.check_cancelled
+            )
+            for vault in alone.vaults
+        }
         _families(work, asset, seen, tools, account, removers)
         for vault in alone.vaults:
             # a listing may show neither what was written just before nor what was made here
             known = {*held.leases[vault.name].previous, *account.fresh}
             with _noted(account, f"shared objects in {vault.name} stay until they are pruned"):
                 removers[vault.name].remove_unused(work.host, account.packs.get(vault.name, {}).items(), known)
-
-
-def _remover(vault: Vault, held: Held, alone: Held, job: Job) -> Remover:
-    writing = held.leases[vault.name]
-    guard = guard_of(writing, alone.leases[vault.name])
-    return Remover(vault, guard, job.check_cancelled, writing.now())
 
 
 def _families(
@@ -266,6 +266,7 @@ def _replace(family: Family, account: _Account, removers: Mapping[str, Remover])
             if new not in account.fresh:
                 require_whole(copy.vault, new)
             carry_checks(copy.vault, copy.id, new)
+            removers[copy.vault.name].stop()
             why, packs = remove(removers[copy.vault.name], copy.id)
             if why:
                 account.left.append(f"{copy.id} stays in {copy.vault.name} beside {new}: {why}")
@@ -279,7 +280,7 @@ def _noted(account: _Account, what: str) -> Iterator[None]:
     """A vault's fault is noted, and the others go on."""
     try:
         yield
-    except (VaultError, Unsure) as error:
+    except (VaultError, Unsure, Locked) as error:
         account.left.append(f"{what}: {error.sentence}")
 
 

@@ -13,6 +13,7 @@ from backends.errors import AlreadyExists, MastovaultError, VaultError, VaultFul
 from backends.model import Asset, JobResult, JobState, utc_now
 from backends.operations.leases import Held, hold_vaults
 from backends.operations.mishap import failure, internal
+from backends.operations.reading import reading
 from backends.operations.sync_copy import Copier, NoCopy
 from backends.operations.sync_plan import (
     Ends,
@@ -116,9 +117,14 @@ def _job(work: _Work) -> JobResult:
         job.check_cancelled()
         job.step("looking")
         _prepare(work.ends)
-        with hold_vaults(
-            [work.ends.target], work.host, work.asset, work.run, "copied from another vault", job.log, kind="sync"
-        ) as held:
+        with (
+            hold_vaults(
+                [work.ends.target], work.host, work.asset, work.run, "copied from another vault", job.log, kind="sync"
+            ) as held,
+            reading(work.run, "copied to another vault", job.log, job.check_cancelled) as leases,
+        ):
+            for vault in work.ends.sources.values():
+                leases.hold(vault, work.host, work.asset)
             result = _fill(work, held)
     except MastovaultError as error:
         result = failure(work.host, work.asset, error, began)

@@ -15,6 +15,7 @@ from backends.errors import ConfigurationError, DiscoveryFailed, MastovaultError
 from backends.model import Asset, JobResult, Secret
 from backends.operations.choose import sources
 from backends.operations.line import Line
+from backends.operations.reading import Reading, reading
 from backends.operations.restore import OnResult, failed, holding
 from backends.operations.restore_walk import Walk, outcome
 from backends.operations.restores import RestoreRecord, folder_of, restores
@@ -53,8 +54,11 @@ def go_on(
     line = Line(record.host, config.hosts[record.host])
     with opened(folder) as journal:
         try:
-            with holding(paths, journal.known.request, run_id):
-                walk = _walk(config, paths, journal, line, jobs, main, what)
+            with (
+                holding(paths, journal.known.request, run_id),
+                reading(run_id, "restored", main.log, main.check_cancelled) as leases,
+            ):
+                walk = _walk(config, paths, journal, line, jobs, main, what, leases)
                 state = _carry_out(walk, journal, what)
             results = outcome(state, journal.known.request, journal, began, walk.warnings)
         except MastovaultError as error:
@@ -89,20 +93,28 @@ def _carry_out(walk: Walk, journal: Journal, what: str) -> State:
 
 
 def _walk(
-    config: Config, paths: Paths, journal: Journal, line: Line, jobs: Mapping[Asset, Job], main: Job, what: str
+    config: Config,
+    paths: Paths,
+    journal: Journal,
+    line: Line,
+    jobs: Mapping[Asset, Job],
+    main: Job,
+    what: str,
+    leases: Reading,
 ) -> Walk:
     request = journal.known.request
+    catalog = Catalog(paths.cache_dir, config.signers)
     main.step("looking")
     found: dict[Asset, Source] = {}
     if what == "resume" and not journal.known.walk:
-        found = sources(config, Catalog(paths.cache_dir, config.signers), request.snapshots, main.ask, main.log)
+        found = sources(config, catalog, request.snapshots, main.ask, main.log, leases)
         require_trusted(found.values(), config.signers, request.accept)  # the vault may have changed since
     connection = line.connect(main.log, time.sleep, main.ask)
     try:
         target = find_target(connection, config.hosts[request.host], request, found)
     except DiscoveryFailed:
         # A machine that was bare when it began is so again: only the secrets say where things are.
-        found = sources(config, Catalog(paths.cache_dir, config.signers), request.snapshots, main.ask, main.log)
+        found = sources(config, catalog, request.snapshots, main.ask, main.log, leases)
         target = find_target(connection, config.hosts[request.host], request, found)
     actions = actions_of(request, journal.known.facts)
     return Walk(config, journal, actions, found, target, line, jobs)

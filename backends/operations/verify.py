@@ -18,6 +18,7 @@ from backends.model import Asset, JobResult, JobState, Trust, utc_now
 from backends.operations.choose import open_identities
 from backends.operations.mishap import failure, internal
 from backends.operations.proof_copy import CopyReport, check_copy
+from backends.operations.reading import reading
 from backends.operations.trust_words import distrust, way_out
 from backends.progress import Job
 from backends.untrusted import clean
@@ -135,7 +136,9 @@ def _job(work: _Work, host: str, asset: Asset, snapshot: str, job: Job) -> JobRe
         job.check_cancelled()
         found = _Found()
         for vault in work.vaults:
-            _copy(work, vault, snapshot, job, found)
+            with reading(work.run, "verified", job.log, job.check_cancelled) as leases:
+                leases.hold(vault, host, asset)
+                _copy(work, vault, snapshot, job, found)
         if not found.reports and not found.away:
             raise NotFound(f"no vault holds {snapshot}", "`mastovault list` shows what there is.")
         result = _judged(work, host, asset, snapshot, found)

@@ -22,7 +22,7 @@ from backends.vault.lease_place import Busy, Contested, Place
 from backends.vault.lease_record import TTL, Holder, Record, holder, new_record, remembered
 from backends.vault.lease_slots import Slots
 
-__all__ = ["TTL", "Holder", "Lease", "end_gone", "lease_holder", "take_lease"]
+__all__ = ["TTL", "Holder", "Lease", "end_gone", "forget_lease", "lease_holder", "take_lease"]
 
 _PATIENCE = 15.0
 """Seconds for which several who want a lease at the same moment try again."""
@@ -244,14 +244,26 @@ def _locked(record: Record, name: str, vault: Vault) -> Locked:
     )
 
 
-def lease_holder(vault: Vault, name: str) -> Holder | None:
-    """Who seems to hold a lease, without writing anything; its age is judged by this machine's clock, if loosely.
+def forget_lease(vault: Vault, name: str) -> None:
+    """Remove every object of a lease whose name nobody takes again, where that is allowed. Never raises."""
+    with suppress(MastovaultError):
+        place = Place(vault, name, MachineTicker())
+        place.remove(place.look().objects)
+
+
+def lease_holder(vault: Vault, name: str, now: datetime | None = None) -> Holder | None:
+    """Who seems to hold a lease, without writing anything.
+
+    Args:
+        vault: where it is.
+        name: which.
+        now: the vault's time; without it the lease's age is judged by this machine's clock, if loosely.
 
     Raises:
         VaultError: the vault cannot be read.
     """
     place = Place(vault, name, MachineTicker())
-    view, now = place.look(), datetime.now(UTC)
+    view, now = place.look(), now or datetime.now(UTC)
     with suppress(Contested):
         for other in place.holders(view, now, ""):
             return holder(other, name, vault.name)

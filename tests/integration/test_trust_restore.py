@@ -11,6 +11,7 @@ from backends.archive.layout import manifest_key
 from backends.errors import AssetFailed
 from backends.lab.lab import Lab
 from backends.model import Asset, JobState
+from backends.operations.reading import Reading
 from backends.operations.restore import plan_restore
 from backends.operations.undo import _walk
 from backends.restore.journal import new_journal, opened
@@ -51,5 +52,7 @@ def test_what_is_not_signed_needs_its_word(social: Restores) -> None:
 def test_a_restore_is_not_continued_with_what_was_exchanged_meanwhile(social: Restores, tmp_path: Path) -> None:
     world, job = social.world, WatchedJob()
     request = social.request(Asset.SECRETS)
+    leases = Reading("r", "restored", job.log)
     with opened(new_journal(tmp_path, request)) as journal, pytest.raises(AssetFailed, match="is not signed"):
-        _walk(world.config, world.paths, journal, None, {}, job, "resume")  # type: ignore[arg-type]
+        _walk(world.config, world.paths, journal, None, {}, job, "resume", leases)  # type: ignore[arg-type]
+    leases.release()
