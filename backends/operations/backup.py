@@ -107,30 +107,35 @@ def _job(work: Work, asset: Asset, job: Job, on_result: Watcher | None) -> JobRe
     try:
         with hold(work.paths.state_dir, work.host, asset, work.run):
             job.check_cancelled()
-            result = _under_lease(work, asset, job)
+            result = _under_lease(work, asset, job, lambda ended: _noted(work, ended, began, at, job))
     except MastovaultError as error:
-        result = failure(work.host, asset, _cancelled(job) or error, began)
+        result, _ = _noted(work, failure(work.host, asset, _cancelled(job) or error, began), began, at, job)
     except Exception as error:  # noqa: BLE001 - a bug in one asset must not end the others
-        result = failure(work.host, asset, _cancelled(job) or internal(error), began)
-    result = replace(result, seconds=time.monotonic() - began)
-    # What is locked is being backed up: this was no attempt of its own.
-    if result.state is not JobState.SKIPPED and result.exit_code != Locked.exit_code:
-        _record(work, result, at, job)
-    refresh(work.catalog, work.vaults, job)
+        result, _ = _noted(work, failure(work.host, asset, _cancelled(job) or internal(error), began), began, at, job)
     _tell(on_result, result)
     return result
 
 
-def _under_lease(work: Work, asset: Asset, job: Job) -> JobResult:
-    """Back up while no other machine does; what is too old goes after a success."""
+def _under_lease(work: Work, asset: Asset, job: Job, noted: Callable[[JobResult], tuple[JobResult, bool]]) -> JobResult:
+    """Back up while no other machine does; what is too old goes after a success that was noted."""
     noting = NotingJob(job)
     job.step("taking the lease")
     with ExitStack() as stack:
         held = _take_leases(stack, work, asset, job)
-        result = _with_retries(work, asset, noting, held)
-        if result.snapshot and not result.in_part and work.at is None and work.config.retention.after_backup:
+        result, fresh = noted(_with_retries(work, asset, noting, held))
+        good = result.snapshot and not result.in_part and work.at is None
+        if good and fresh and work.config.retention.after_backup:
             _prune(work, asset, job, held)
     return result
+
+
+def _noted(work: Work, result: JobResult, began: float, at: datetime, job: Job) -> tuple[JobResult, bool]:
+    """Record how it ended; returns it, and whether the cache is up to date with that."""
+    result = replace(result, seconds=time.monotonic() - began)
+    # What is locked is being backed up: this was no attempt of its own.
+    if result.state is not JobState.SKIPPED and result.exit_code != Locked.exit_code:
+        _record(work, result, at, job)
+    return result, refresh(work.catalog, work.vaults, job, [result])
 
 
 def _take_leases(stack: ExitStack, work: Work, asset: Asset, job: Job) -> Held:
@@ -150,12 +155,11 @@ def _take_leases(stack: ExitStack, work: Work, asset: Asset, job: Job) -> Held:
 
 
 def _prune(work: Work, asset: Asset, job: Job, held: Held) -> None:
-    """What no policy keeps any more goes; that it did not work is no fault of the backup."""
+    """What no policy keeps any more goes; that it did not work is no fault of the backup. The cache is up to date."""
     job.step("pruning")
+    touched = held.vaults
     try:
-        for vault in held.vaults:
-            work.catalog.refresh_vault(vault)
-        prune_after(
+        pruned = prune_after(
             work.config,
             held.vaults,
             work.host,
@@ -166,11 +170,13 @@ def _prune(work: Work, asset: Asset, job: Job, held: Held) -> None:
             check=job.check_cancelled,
             run=work.run,
         )
+        touched = [vault for vault in held.vaults if pruned.removed.get(vault.name)]
     except Cancelled:
         job.log("cancelled while pruning; the backup is whole")
     except Exception as error:  # noqa: BLE001 - the backup is made, whatever became of the old ones
         why = error.sentence if isinstance(error, MastovaultError) else internal(error).sentence
         job.log(f"note: what no policy keeps was not removed: {why}")
+    refresh(work.catalog, touched, job)
 
 
 def _with_retries(work: Work, asset: Asset, job: NotingJob, held: Held) -> JobResult:

@@ -13,7 +13,7 @@ from backends.catalog import Catalog
 from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.errors import ConfigurationError, KeyUnavailable, MastovaultError
-from backends.model import Asset, SnapshotInfo
+from backends.model import Asset, JobResult, SnapshotInfo
 from backends.operations.link import Link
 from backends.progress import Job
 from backends.vault.base import Vault
@@ -95,13 +95,23 @@ def begin(config: Config, paths: Paths, host: str, job: Job, run: str, at: datet
     )
 
 
-def refresh(catalog: Catalog, vaults: Sequence[Vault], job: Job) -> None:
-    """Bring the cache up to date. A cache that cannot be used is no reason to make no backup."""
+def refresh(catalog: Catalog, vaults: Sequence[Vault], job: Job, results: Sequence[JobResult] = ()) -> bool:
+    """Bring the cache up to date; returns whether that worked. A broken cache is no reason to make no backup.
+
+    Args:
+        catalog: the catalogue.
+        vaults: what to look at.
+        job: told why it did not work.
+        results: what was just made: a listing may not show it yet.
+    """
     try:
         for vault in vaults:
-            catalog.refresh_vault(vault)
+            made = [each.snapshot for each in results if each.snapshot and vault.name in each.vaults]
+            catalog.refresh_vault(vault, made)
     except MastovaultError as error:
         job.log(f"note: {error.sentence}")
+        return False
+    return True
 
 
 def signer(config: Config, job: Job) -> Signer | None:

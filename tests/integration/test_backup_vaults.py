@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from backends.catalog import Catalog
+from backends.catalog import Catalog, VaultStatus
 from backends.lab.lab import Lab
 from backends.model import Asset, JobResult, JobState, utc_now
-from backends.operations import backup
+from backends.operations import backup, backup_work
 from backends.operations.backup import back_up_host
 from backends.operations.leases import hold_vaults
 from backends.progress import Job
+from backends.vault.base import Vault
 from backends.vault.directory import DirectoryVault
+from tests.contract.lagging import LaggingVault
 from tests.runs_world import World
 from tests.servers.backup import WatchedJob
 
@@ -95,6 +99,39 @@ class _locked:  # noqa: N801 - reads as what it is
     def __exit__(self, *_: object) -> None:
         self._place.unlink()
         self._aside.rename(self._place)
+
+
+def test_a_backup_that_prunes_looks_once_at_each_vault_afterwards(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.change(retention={"last": 2})
+    run(world, Asset.REDIS)
+    asked: list[tuple[str, tuple[str, ...]]] = []
+    real = Catalog.refresh_vault
+
+    def refreshed(self: Catalog, vault: Vault, also: Sequence[str] = (), **more: Any) -> VaultStatus:
+        asked.append((vault.name, tuple(also)))
+        return real(self, vault, also, **more)
+
+    monkeypatch.setattr(Catalog, "refresh_vault", refreshed)
+    made = run(world, Asset.REDIS)[Asset.REDIS].snapshot
+    first = [("local", ()), ("offsite", ())]
+    new = [("local", (made,)), ("offsite", (made,))]
+    assert asked == first + new
+    asked.clear()
+    made = run(world, Asset.REDIS)[Asset.REDIS].snapshot
+    assert asked == [*first, ("local", (made,)), ("offsite", (made,)), *first], "and again where something went"
+    assert len(Catalog(world.paths.cache_dir).snapshots(asset=Asset.REDIS)) == 2
+
+
+def test_what_a_listing_does_not_show_yet_is_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    lagging = {name: LaggingVault(vault(world, name), 3600, prefix="hosts/") for name in world.vaults}
+    monkeypatch.setattr(backup_work, "open_vault", lambda name, _config: lagging[name])
+    made = run(world, Asset.REDIS)[Asset.REDIS]
+    assert made.state is JobState.DONE
+    [info] = Catalog(world.paths.cache_dir).snapshots(asset=Asset.REDIS)
+    assert info.id == made.snapshot
+    assert set(info.vaults) == set(world.vaults)
 
 
 def test_pruning_can_be_left_to_the_operator(world: World) -> None:
