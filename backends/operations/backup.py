@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime
 
@@ -20,6 +19,7 @@ from backends.mastodon.installation import Installation
 from backends.model import Asset, Attempt, JobResult, JobState, Secret, utc_now
 from backends.operations import backup_result as result_of
 from backends.operations.backup_work import Work, begin, previous, refresh, require_ready, signer
+from backends.operations.each_asset import each_asset
 from backends.operations.leases import Held, hold_vaults
 from backends.operations.line import ATTEMPTS, pause
 from backends.operations.link import Link
@@ -67,7 +67,7 @@ def back_up_host(
     jobs: Mapping[Asset, Job],
     run_id: str,
     at: datetime | None = None,
-    on_result: Watcher | None = None,
+    on_result: Watcher = lambda _result: None,
 ) -> list[JobResult]:
     """Back up some assets of one host; one that fails does not keep the others from being saved.
 
@@ -84,24 +84,23 @@ def back_up_host(
     Returns:
         One result for each asset, in order of importance. Faults of hosts and vaults are results, never raised.
     """
-    ordered = [asset for asset in Asset if asset in assets]
-    began = time.monotonic()
-    try:
+
+    def prepare() -> closing[Work]:
         require_ready(config, host)
-        work = begin(config, paths, host, jobs[ordered[0]], run_id, at)
-    except MastovaultError as error:
-        results = [failure(host, asset, error, began) for asset in ordered]
-        for result in results:
-            _tell(on_result, result)
-        return results
-    try:
-        with ThreadPoolExecutor(config.limits.jobs_per_host, thread_name_prefix="job") as pool:
-            return list(pool.map(lambda asset: _job(work, asset, jobs[asset], on_result), ordered))
-    finally:
-        work.close()
+        first = next(asset for asset in Asset if asset in assets)
+        return closing(begin(config, paths, host, jobs[first], run_id, at))
+
+    return each_asset(
+        host,
+        assets,
+        prepare,
+        lambda work, asset: _job(work, asset, jobs[asset]),
+        on_result,
+        at_once=config.limits.jobs_per_host,
+    )
 
 
-def _job(work: Work, asset: Asset, job: Job, on_result: Watcher | None) -> JobResult:
+def _job(work: Work, asset: Asset, job: Job) -> JobResult:
     """Back up one asset; every way it can end is a result."""
     began, at = time.monotonic(), work.at or utc_now()
     try:
@@ -112,7 +111,6 @@ def _job(work: Work, asset: Asset, job: Job, on_result: Watcher | None) -> JobRe
         result, _ = _noted(work, failure(work.host, asset, _cancelled(job) or error, began), began, at, job)
     except Exception as error:  # noqa: BLE001 - a bug in one asset must not end the others
         result, _ = _noted(work, failure(work.host, asset, _cancelled(job) or internal(error), began), began, at, job)
-    _tell(on_result, result)
     return result
 
 
@@ -258,11 +256,6 @@ def _cancelled(job: Job) -> Cancelled | None:
     except Cancelled as cancelled:
         return cancelled
     return None
-
-
-def _tell(on_result: Watcher | None, result: JobResult) -> None:
-    if on_result is not None:
-        on_result(result)
 
 
 def _wait(job: Job, seconds: float) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -19,12 +19,13 @@ from backends.config.schema import Config
 from backends.errors import AssetFailed, Damaged, MastovaultError
 from backends.model import Asset, JobResult, JobState, utc_now
 from backends.operations.choose import points, sources
+from backends.operations.each_asset import each_asset
 from backends.operations.fleet_words import took
 from backends.operations.mishap import failure, internal
 from backends.operations.proof_database import DatabaseProof, prove_database, prove_pair
 from backends.operations.proof_media import attachments, match
 from backends.operations.proof_place import DrillPlace, Workshop, host_place, require_host
-from backends.operations.reading import Reading
+from backends.operations.reading import Reading, reading
 from backends.operations.trust_words import require_trusted
 from backends.operations.verify import opened, refresh, require_sane, tool_version
 from backends.progress import Job
@@ -64,32 +65,22 @@ def drill_host(
     Returns:
         One result for each asset, in order of importance. Faults are results, never raised.
     """
-    began = time.monotonic()
-    ordered = [asset for asset in Asset if asset in snapshots]
-    first = next(iter(jobs.values()))
-    leases = Reading(run_id, "drilled", first.log, first.check_cancelled)
-    try:
+
+    @contextmanager
+    def prepare() -> Iterator[_Drill]:
         require_sane(host, snapshots)
         if on is not None:
             require_host(config, on)
-        work = _prepare(config, paths, snapshots, first, run_id, on, accept, leases)
-    except MastovaultError as error:
-        leases.release()
-        results = [failure(host, asset, error, began) for asset in ordered]
-        for result in results:
-            on_result(result)
-        return results
-    results = []
-    with ExitStack() as stack:
-        stack.callback(leases.release)
-        drill = _Drill(work, host, stack)
-        vaults = opened(config)[0]
-        for asset in ordered:
-            result = drill.job(asset, jobs[asset])
-            refresh(work.catalog, vaults, jobs[asset])
-            on_result(result)
-            results.append(result)
-    return results
+        first = jobs[next(asset for asset in Asset if asset in snapshots)]
+        with reading(run_id, "drilled", first.log, first.check_cancelled) as leases, ExitStack() as stack:
+            yield _Drill(_prepare(config, paths, snapshots, first, run_id, on, accept, leases), host, stack)
+
+    def one(drill: _Drill, asset: Asset) -> JobResult:
+        result = drill.job(asset, jobs[asset])
+        refresh(drill.catalog, opened(config)[0], jobs[asset])
+        return result
+
+    return each_asset(host, snapshots, prepare, one, on_result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +156,7 @@ class _Drill:
 
     def __init__(self, work: _Work, host: str, stack: ExitStack) -> None:
         self._work, self._host, self._stack = work, host, stack
+        self.catalog = work.catalog
         self._workshop: Workshop | None = None
         self._loaded: DrillPlace | None = None
         self._pair: tuple[str, str] = ("not_checked", "")

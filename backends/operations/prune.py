@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 
 from backends.catalog import Catalog
@@ -12,6 +12,7 @@ from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.errors import Cancelled, ConfigurationError, Locked, MastovaultError, VaultStalled
 from backends.model import Asset, JobResult, JobState
+from backends.operations.each_asset import each_asset
 from backends.operations.leases import hold_vaults
 from backends.operations.locks import hold
 from backends.operations.mishap import failure, internal
@@ -50,6 +51,11 @@ class _Run:
             except MastovaultError as error:
                 self.lacking[name] = error.sentence
 
+    def close(self) -> None:
+        """Let go of the vaults."""
+        for vault in self.vaults.values():
+            vault.close()
+
 
 def prune_host(
     config: Config,
@@ -75,18 +81,14 @@ def prune_host(
     Returns:
         One result for each asset, in order of importance. Faults are results, never raised.
     """
-    work = _Run(config=config, paths=paths, catalog=Catalog(paths.cache_dir, config.signers), host=host, id=run_id)
-    work.open(vaults or tuple(config.vaults))
-    opened = list(work.vaults.values())
-    results = []
-    try:
-        for asset in (each for each in Asset if each in jobs):
-            results.append(_job(work, asset, jobs[asset]))
-            on_result(results[-1])
-    finally:
-        for vault in opened:
-            vault.close()
-    return results
+
+    def prepare() -> closing[_Run]:
+        catalog = Catalog(paths.cache_dir, config.signers)
+        work = _Run(config=config, paths=paths, catalog=catalog, host=host, id=run_id)
+        work.open(vaults or tuple(config.vaults))
+        return closing(work)
+
+    return each_asset(host, jobs, prepare, lambda work, asset: _job(work, asset, jobs[asset]), on_result)
 
 
 def prune_after(

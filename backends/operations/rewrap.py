@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from backends.errors import (
 )
 from backends.model import Asset, JobResult, JobState, Trust
 from backends.operations.choose import open_identities
+from backends.operations.each_asset import each_asset
 from backends.operations.leases import hold_vaults
 from backends.operations.locks import hold
 from backends.operations.mishap import failure, internal
@@ -57,6 +58,11 @@ class _Work:
     vaults: Sequence[Vault]
     closed: Mapping[str, str]
     catalog: Catalog
+
+    def close(self) -> None:
+        """Let go of the vaults."""
+        for vault in self.vaults:
+            vault.close()
 
 
 @dataclass(slots=True)
@@ -96,26 +102,17 @@ def rewrap_host(
     Returns:
         One result for each asset, in order of importance. Faults are results, never raised.
     """
-    began = time.monotonic()
-    ordered = [asset for asset in Asset if asset in jobs]
-    try:
-        work = _prepare(config, paths, host, run_id, jobs[ordered[0]])
-    except MastovaultError as error:
-        results = [failure(host, asset, error, began) for asset in ordered]
-        for result in results:
-            on_result(result)
-        return results
-    results = []
-    try:
-        for asset in ordered:
-            result = _job(work, asset, jobs[asset])
-            refresh(work.catalog, work.vaults, jobs[asset])
-            on_result(result)
-            results.append(result)
-    finally:
-        for vault in work.vaults:
-            vault.close()
-    return results
+
+    def prepare() -> closing[_Work]:
+        first = next(asset for asset in Asset if asset in jobs)
+        return closing(_prepare(config, paths, host, run_id, jobs[first]))
+
+    def one(work: _Work, asset: Asset) -> JobResult:
+        result = _job(work, asset, jobs[asset])
+        refresh(work.catalog, work.vaults, jobs[asset])
+        return result
+
+    return each_asset(host, jobs, prepare, one, on_result)
 
 
 def _prepare(config: Config, paths: Paths, host: str, run: str, job: Job) -> _Work:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from backends.archive.layout import MAX_RECORD
@@ -11,6 +12,7 @@ from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.errors import AlreadyExists, MastovaultError, VaultError, VaultFull
 from backends.model import Asset, JobResult, JobState, utc_now
+from backends.operations.each_asset import each_asset
 from backends.operations.leases import Held, hold_vaults
 from backends.operations.mishap import failure, internal
 from backends.operations.reading import reading
@@ -67,26 +69,16 @@ def sync_host(
     Returns:
         One result for each asset, in order of importance. Faults are results, never raised.
     """
-    began = time.monotonic()
-    ordered = [asset for asset in Asset if asset in jobs]
-    first = jobs[ordered[0]]
-    try:
+
+    def prepare() -> closing[Ends]:
+        first = jobs[next(asset for asset in Asset if asset in jobs)]
         first.step("looking at the vaults")
-        ends = open_ends(config, paths, source, target, first.log)
-    except MastovaultError as error:
-        results = [failure(host, asset, error, began) for asset in ordered]
-        for result in results:
-            on_result(result)
-        return results
-    results = []
-    try:
-        for asset in ordered:
-            work = _Work(ends, host, asset, jobs[asset], run_id, everything, source is not None)
-            results.append(_job(work))
-            on_result(results[-1])
-    finally:
-        ends.close()
-    return results
+        return closing(open_ends(config, paths, source, target, first.log))
+
+    def one(ends: Ends, asset: Asset) -> JobResult:
+        return _job(_Work(ends, host, asset, jobs[asset], run_id, everything, source is not None))
+
+    return each_asset(host, jobs, prepare, one, on_result)
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,6 +17,7 @@ from backends.config.schema import Config
 from backends.errors import ConfigurationError, MastovaultError, NotFound, VaultError
 from backends.model import Asset, JobResult, JobState, Trust, utc_now
 from backends.operations.choose import open_identities
+from backends.operations.each_asset import each_asset
 from backends.operations.mishap import failure, internal
 from backends.operations.proof_copy import CopyReport, check_copy
 from backends.operations.reading import reading
@@ -54,28 +56,24 @@ def verify_host(
     Returns:
         One result for each asset, in order of importance. Faults are results, never raised.
     """
-    began = time.monotonic()
-    ordered = [asset for asset in Asset if asset in snapshots]
-    try:
+
+    def prepare() -> closing[_Work]:
         require_sane(host, snapshots)
+        first = jobs[next(asset for asset in Asset if asset in snapshots)]
         if sample is not None and sample < 1:
             raise ConfigurationError("a sample is at least one object", "Leave it out to read all.")
-        identities = open_identities(config, jobs[ordered[0]].ask)
+        identities = open_identities(config, first.ask)
         work = _Work(config, Catalog(paths.cache_dir, config.signers), run_id, identities, sample)
         work.vaults, work.closed = opened(config)
-        refresh(work.catalog, work.vaults, jobs[ordered[0]])
-    except MastovaultError as error:
-        results = [failure(host, asset, error, began) for asset in ordered]
-        for result in results:
-            on_result(result)
-        return results
-    results = []
-    for asset in ordered:
+        refresh(work.catalog, work.vaults, first)
+        return closing(work)
+
+    def one(work: _Work, asset: Asset) -> JobResult:
         result = _job(work, host, asset, snapshots[asset], jobs[asset])
         refresh(work.catalog, work.vaults, jobs[asset])
-        on_result(result)
-        results.append(result)
-    return results
+        return result
+
+    return each_asset(host, snapshots, prepare, one, on_result)
 
 
 def opened(config: Config) -> tuple[list[Vault], dict[str, str]]:
@@ -116,6 +114,11 @@ class _Work:
     sample: int | None
     vaults: Sequence[Vault] = ()
     closed: Mapping[str, str] | None = None
+
+    def close(self) -> None:
+        """Let go of the vaults."""
+        for vault in self.vaults:
+            vault.close()
 
 
 def require_sane(host: str, snapshots: Mapping[Asset, str]) -> None:
