@@ -292,31 +292,12 @@ def test_a_greeting_of_the_login_shell_does_no_harm(postgres: Postgres, tmp_path
 
 def test_the_connection_is_cut_in_the_middle(postgres: Postgres, tmp_path: Path) -> None:
     with OpenSSH(tmp_path / "sshd") as sshd, open_connection("social", sshd.host_config()) as host:
-        job = Interfering(postgres, lambda pid: cut(sshd))
+        job = Interfering(postgres, lambda pid: sshd.cut())
         with pytest.raises(ConnectionFailed) as caught:
             back_up(host, postgres, job=job)
     assert job.interfered
     assert caught.value.retryable
     nothing_left(postgres)
-
-
-def cut(sshd: OpenSSH) -> None:
-    """Kill the server's side of every connection, as a router would: without a word to the commands."""
-    assert sshd._process is not None
-    # A connection is two processes, and without root's rights neither ends with the other.
-    for monitor in children(sshd._process.pid):
-        carriers = [pid for pid in children(monitor) if name_of(pid) == "sshd"]
-        for pid in (monitor, *carriers):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def children(parent: int) -> list[int]:
-    """Of a process; none when it has ended."""
-    try:
-        return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
 
 
 class Cancelling(Interfering):

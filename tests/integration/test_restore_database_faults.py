@@ -279,7 +279,7 @@ def test_the_connection_is_cut_while_loading(
     host: Connection, postgres: Postgres, whole: Source, unhurt: None, tmp_path: Path, way: str
 ) -> None:
     with OpenSSH(tmp_path / "sshd") as sshd:
-        job = Meddling(postgres, LOADING, lambda job: cut(sshd))
+        job = Meddling(postgres, LOADING, lambda job: sshd.cut())
         with open_connection("social", sshd.host_config()) as connection:
             driver = Driver(connection, postgres.installation(), whole, job=job, change=changed(way, tmp_path))
             with pytest.raises(ConnectionFailed):
@@ -295,7 +295,7 @@ def test_the_connection_is_cut_while_staging_and_rolled_back(
     host: Connection, postgres: Postgres, whole: Source, unhurt: None, tmp_path: Path
 ) -> None:
     with OpenSSH(tmp_path / "sshd") as sshd:
-        job = Meddling(postgres, "staging the dump", lambda job: cut(sshd))
+        job = Meddling(postgres, "staging the dump", lambda job: sshd.cut())
         with open_connection("social", sshd.host_config()) as connection:
             driver = Driver(connection, postgres.installation(), whole, job=job, change=changed("staged", tmp_path))
             with pytest.raises(ConnectionFailed):
@@ -347,19 +347,6 @@ def test_the_servers_side_is_ended(
 
 def end_sessions(postgres: Postgres, database: str) -> None:
     postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
-
-
-def cut(sshd: OpenSSH) -> None:
-    """Kill the server's side of every connection, as a router would: without a word to the commands."""
-    assert sshd._process is not None
-    for monitor in children(sshd._process.pid):
-        carriers = [pid for pid in children(monitor) if Path(f"/proc/{pid}/comm").read_text() == "sshd\n"]
-        for pid in (monitor, *carriers):
-            os.kill(pid, signal.SIGKILL)
-
-
-def children(parent: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 # --- somebody holds the database
@@ -462,7 +449,7 @@ def test_the_connection_is_cut_while_swapping(
 
 def cut_when(sshd: OpenSSH, postgres: Postgres, query: str) -> None:
     wait_for(postgres, query, "1")
-    cut(sshd)
+    sshd.cut()
 
 
 def wait_for(postgres: Postgres, query: str, answer: str) -> None:

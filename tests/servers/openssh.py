@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import getpass
 import os
+import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
+
 from backends.config.schema import HostConfig
+from backends.embedded.ports import free_port
 from tests.servers.need import need
 
 _START_TIMEOUT = 10.0
@@ -46,7 +51,7 @@ class OpenSSH:
         (self._sshd, self._keygen) = need("sshd", "ssh-keygen")
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self.port = _free_port()
+        self.port = free_port()
         self.host_key = self.make_key("host_key", kind=host_key_type)
         self.client_key = self.make_key("client_key")
         self.authorized_keys = directory / "authorized_keys"
@@ -117,6 +122,14 @@ class OpenSSH:
             self._process.wait(10)
             self._process = None
 
+    def cut(self) -> None:
+        """Kill its side of every connection, as a router would: without a word to the commands."""
+        # A connection is two processes, and without root's rights neither ends with the other.
+        for monitor in _children(self.pid):
+            for process in (monitor, *(child for child in _children(monitor) if _name(child) == "sshd")):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
     def _answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
@@ -131,7 +144,15 @@ class OpenSSH:
         self.stop()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _children(parent: int) -> list[int]:
+    try:
+        return [child.pid for child in psutil.Process(parent).children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
+    except psutil.NoSuchProcess:
+        return ""
