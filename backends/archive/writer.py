@@ -25,6 +25,7 @@ from backends.vault.format import read_format
 from backends.vault.names import PART, check_key
 
 Guard = Callable[[Vault], None]
+Stalled = Callable[[Vault, VaultStalled], None]
 _SUFFIXES = {"zstd": ".zst", "age": ".age"}
 
 
@@ -39,6 +40,7 @@ def begin_snapshot(
     log: Callable[[str], None] | None = None,
     sign: Signer | None = None,
     guard: Guard | None = None,
+    stalled: Stalled | None = None,
 ) -> Snapshot:
     """Begin a snapshot in every one of the vaults; nothing of it is visible before its `commit`.
 
@@ -53,6 +55,7 @@ def begin_snapshot(
         sign: signs the manifest.
         guard: asked of each vault right before its manifest is put, and again afterwards, whether this run may still
             write there; raises `VaultError` when not, and that vault drops out.
+        stalled: told of a vault that drops out because it hangs: whatever is asked of it next may hang, too.
 
     Raises:
         VaultError: no vault can take it; `VaultFormatTooNew` when that is why.
@@ -70,6 +73,7 @@ def begin_snapshot(
         log=log,
         sign=sign,
         guard=guard,
+        stalled=stalled,
     )
     snapshot.look_at_vaults()
     return snapshot
@@ -90,6 +94,7 @@ class Snapshot:
         log: Callable[[str], None] | None,
         sign: Signer | None,
         guard: Guard | None,
+        stalled: Stalled | None,
     ) -> None:
         self._started_at = (at or utc_now()).astimezone(UTC)
         self._began = time.monotonic()
@@ -98,7 +103,7 @@ class Snapshot:
         self._recipients = list(recipients)
         self._keys = parse_recipients(recipients)
         self._log = log or _ignore
-        self._sign, self._guard = sign, guard or _allow
+        self._sign, self._guard, self._stalled = sign, guard or _allow, stalled
         self._live = list(vaults)
         self._written: dict[str, list[str]] = {vault.name: [] for vault in vaults}
         self._announced: set[str] = set()
@@ -280,8 +285,10 @@ class Snapshot:
         self._live.remove(vault)
         self.lacking[vault.name] = error
         self._log(f"the vault {vault.name} will lack this snapshot: {error.sentence}")
-        if not isinstance(error, VaultStalled):  # what hangs would hang here, too: what is there is a leftover
+        if not isinstance(error, VaultStalled):
             self._remove(vault)
+        elif self._stalled is not None:  # removing would hang, too: what is there is a leftover
+            self._stalled(vault, error)
 
     def _remove(self, vault: Vault) -> None:
         """Manifest first: while it may be there, the objects stay, so that nothing torn is ever listed."""

@@ -14,7 +14,7 @@ from backends.assets.registry import handler
 from backends.config.paths import Paths
 from backends.config.schema import Config
 from backends.connection.base import Connection
-from backends.errors import Cancelled, ConnectionFailed, Locked, MastovaultError
+from backends.errors import Cancelled, ConnectionFailed, Locked, MastovaultError, VaultStalled
 from backends.mastodon.installation import Installation
 from backends.model import Asset, Attempt, JobResult, JobState, Secret, utc_now
 from backends.operations import backup_result as result_of
@@ -28,6 +28,7 @@ from backends.operations.mishap import failure, internal
 from backends.operations.noting import NotingJob, RecordingWriter
 from backends.operations.prune import prune_after
 from backends.progress import Job
+from backends.vault.base import Vault
 
 __all__ = ["back_up_host", "plan", "require_ready"]
 
@@ -199,6 +200,11 @@ def _back_up(
 ) -> JobResult:
     for warning in installation.warnings:
         job.log(f"note: {warning}")
+
+    def stalled(vault: Vault, error: VaultStalled) -> None:
+        held.abandon(vault, error.sentence)
+        work.leave(vault, error.sentence)
+
     snapshot = begin_snapshot(
         held.vaults,
         host=work.host,
@@ -209,6 +215,7 @@ def _back_up(
         log=job.log,
         sign=signer(work.config, job),
         guard=held.check,
+        stalled=stalled,
     )
     job.begin(snapshot.id)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from backends.archive.manifest import Manifest
 from backends.archive.writer import Snapshot
@@ -18,7 +18,7 @@ from backends.progress import Job
 def stored(work: Work, asset: Asset, job: NotingJob, held: Held, snapshot: Snapshot, manifest: Manifest) -> JobResult:
     """A snapshot was made; in part when something was left out or a vault lacks it."""
     dropped = {name: error.sentence for name, error in snapshot.lacking.items()}
-    warnings = [*job.warnings, *_lacks(work, held, dropped)]
+    warnings = [*job.warnings, *_lacks(work, held, dropped, snapshot.vaults)]
     return JobResult(
         host=work.host,
         asset=asset,
@@ -38,7 +38,8 @@ def without_copy(work: Work, asset: Asset, job: NotingJob, held: Held, outcome: 
         return JobResult(host=work.host, asset=asset, state=JobState.SKIPPED, warnings=(outcome.skipped or "",))
     missing = record_check(held.vaults, outcome.unchanged, "unchanged", work.at or utc_now(), True, {"run": work.run})
     dropped = {name: error.sentence for name, error in missing.items()}
-    warnings = [*job.warnings, *_lacks(work, held, dropped)]
+    names = tuple(vault.name for vault in held.vaults if vault.name not in missing)
+    warnings = [*job.warnings, *_lacks(work, held, dropped, names)]
     return JobResult(
         host=work.host,
         asset=asset,
@@ -46,7 +47,7 @@ def without_copy(work: Work, asset: Asset, job: NotingJob, held: Held, outcome: 
         snapshot=outcome.unchanged,
         in_part=bool(warnings),
         warnings=tuple(warnings),
-        vaults=tuple(vault.name for vault in held.vaults if vault.name not in missing),
+        vaults=names,
     )
 
 
@@ -56,6 +57,7 @@ def record(work: Work, attempt: Attempt, job: Job) -> None:
         job.log(f"the vault {name} did not take the record of this attempt: {error.sentence}")
 
 
-def _lacks(work: Work, held: Held, dropped: Mapping[str, str]) -> list[str]:
+def _lacks(work: Work, held: Held, dropped: Mapping[str, str], have: Collection[str]) -> list[str]:
+    """Sentences on the vaults that lack a snapshot; one that hung in another job may have it."""
     every = {**work.lacking, **held.lacking, **dropped}
-    return [f"the vault {name} lacks it: {why}" for name, why in every.items()]
+    return [f"the vault {name} lacks it: {why}" for name, why in every.items() if name not in have]

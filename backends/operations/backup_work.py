@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,7 +24,7 @@ from backends.vault.open import open_vault
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What the jobs of one host share. `lacking` are the vaults that could not be opened, and why."""
+    """What the jobs of one host share. `lacking` are the vaults that could not be opened or that hang, and why."""
 
     config: Config
     paths: Paths
@@ -31,9 +32,19 @@ class Work:
     run: str
     at: datetime | None
     link: Link
-    vaults: tuple[Vault, ...]
-    lacking: Mapping[str, str]
+    opened: tuple[Vault, ...]
+    lacking: dict[str, str]
     catalog: Catalog
+
+    @property
+    def vaults(self) -> tuple[Vault, ...]:
+        """Those that can be used."""
+        return tuple(vault for vault in self.opened if vault.name not in self.lacking)
+
+    def leave(self, vault: Vault, why: str) -> None:
+        """Ask nothing more of a vault that hangs; the cache is told why."""
+        self.lacking[vault.name] = why
+        note_away(self.catalog, vault, why)
 
     @property
     def recipients(self) -> list[str]:
@@ -89,7 +100,7 @@ def begin(config: Config, paths: Paths, host: str, job: Job, run: str, at: datet
         run=run,
         at=at,
         link=Link(host, config.hosts[host]),
-        vaults=tuple(vaults),
+        opened=tuple(vaults),
         lacking=lacking,
         catalog=catalog,
     )
@@ -112,6 +123,12 @@ def refresh(catalog: Catalog, vaults: Sequence[Vault], job: Job, results: Sequen
         job.log(f"note: {error.sentence}")
         return False
     return True
+
+
+def note_away(catalog: Catalog, vault: Vault, why: str) -> None:
+    """Note in the cache that a vault cannot be asked; a cache that cannot be used changes nothing."""
+    with suppress(MastovaultError):
+        catalog.note_vault(vault.name, vault.where, offsite=vault.offsite, error=why)
 
 
 def signer(config: Config, job: Job) -> Signer | None:

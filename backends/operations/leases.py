@@ -29,7 +29,7 @@ class Held:
         self.vaults: list[Vault] = []
         """Those whose lease we have, in the order in which they were named."""
         self.lacking: dict[str, str] = {}
-        """Those that failed, by name, and why."""
+        """Those that failed or hang, by name, and why."""
         self.leases: dict[str, Lease] = {}
         """By the name of the vault."""
         self._wrote: list[str] = []
@@ -44,8 +44,16 @@ class Held:
     def wrote(self, snapshot_id: str) -> None:
         """Remember a snapshot for those who come next; best called before its manifest is put."""
         self._wrote.append(snapshot_id)
-        for lease in self.leases.values():
+        for lease in list(self.leases.values()):
             lease.wrote(snapshot_id)
+
+    def abandon(self, vault: Vault, why: str) -> None:
+        """Ask nothing more of a vault that hangs; its lease expires."""
+        lease = self.leases.pop(vault.name, None)
+        if lease is not None:
+            lease.abandon()
+            self.vaults = [each for each in self.vaults if each.name != vault.name]
+            self.lacking[vault.name] = why
 
     def release(self) -> None:
         """Let go of every lease. Never raises."""

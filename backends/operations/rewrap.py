@@ -26,8 +26,10 @@ from backends.errors import (
     MastovaultError,
     NotFound,
     VaultError,
+    VaultStalled,
 )
 from backends.model import Asset, JobResult, JobState, Trust
+from backends.operations.backup_work import note_away
 from backends.operations.choose import open_identities
 from backends.operations.each_asset import each_asset
 from backends.operations.leases import hold_vaults
@@ -55,8 +57,9 @@ class _Work:
     recipients: Sequence[str]
     identities: Sequence[Any]
     signer: Signer | None
-    vaults: Sequence[Vault]
-    closed: Mapping[str, str]
+    vaults: list[Vault]
+    """Those that can be used."""
+    closed: dict[str, str]
     catalog: Catalog
 
     def close(self) -> None:
@@ -183,6 +186,13 @@ def _asset(work: _Work, asset: Asset, job: Job, account: _Account) -> None:
 
         seen = look(alone.vaults, work.host, asset, work.recipients, work.config.signers, tick=tick)
         account.left += seen.left
+
+        def stalled(vault: Vault, error: VaultStalled) -> None:
+            for leases in (held, alone):
+                leases.abandon(vault, error.sentence)
+            _leave(work, vault, error.sentence, seen)
+            account.left.append(f"the vault {vault.name} cannot be used: {error.sentence}")
+
         tools = Tools(
             identities=work.identities,
             recipients=work.recipients,
@@ -191,6 +201,7 @@ def _asset(work: _Work, asset: Asset, job: Job, account: _Account) -> None:
             job=job,
             guard=held.check,
             wrote=held.wrote,
+            stalled=stalled,
         )
         removers = {
             vault.name: remover_of(
@@ -206,6 +217,16 @@ def _asset(work: _Work, asset: Asset, job: Job, account: _Account) -> None:
                 removers[vault.name].remove_unused(work.host, account.packs.get(vault.name, {}).items(), known)
 
 
+def _leave(work: _Work, vault: Vault, why: str, seen: Seen) -> None:
+    """Ask nothing more of a vault that hangs: what it holds stays as it is."""
+    work.vaults.remove(vault)
+    work.closed[vault.name] = why
+    note_away(work.catalog, vault, why)
+    for family in seen.families:
+        family.old = [copy for copy in family.old if copy.vault is not vault]
+        family.new = [copy for copy in family.new if copy.vault is not vault]
+
+
 def _families(
     work: _Work, asset: Asset, seen: Seen, tools: Tools, account: _Account, removers: Mapping[str, Remover]
 ) -> None:
@@ -213,6 +234,8 @@ def _families(
     damaged = _damaged(work.catalog, work.host, asset)
     for number, family in enumerate(waiting, 1):
         tools.job.check_cancelled()
+        if not family.old:  # in a vault that hangs
+            continue
         tools.job.step(f"encrypting {number} of {len(waiting)} anew", total=max(copy.bytes for copy in family.old))
         if not family.new:
             _make(family, tools, account, damaged)
@@ -225,6 +248,8 @@ def _make(family: Family, tools: Tools, account: _Account, damaged: Mapping[str,
     targets = list(dict.fromkeys(copy.vault for copy in family.old))
     said = ""
     for copy in sorted(family.old, key=lambda each: each.vault.name in damaged.get(each.id, ())):
+        if copy not in family.old:  # its vault has begun to hang
+            continue
         try:
             made, names = encrypt_anew(tools, copy.vault, copy.id, copy.trust, targets)
         except (Damaged, NotFound) as error:

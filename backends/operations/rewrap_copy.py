@@ -22,7 +22,7 @@ from backends.archive.signing import Signer
 from backends.archive.whole import require_objects, sizes_of
 from backends.archive.writer import begin_snapshot
 from backends.catalog.records import Check, parse_check, record_check
-from backends.errors import Damaged, KeyUnavailable, NotFound, VaultError
+from backends.errors import Damaged, KeyUnavailable, NotFound, VaultError, VaultStalled
 from backends.model import Trust, rfc3339
 from backends.operations.removal import Remover
 from backends.operations.rewrap_look import FROM, origin, shared
@@ -40,7 +40,7 @@ class Tools:
     """What encrypting anew needs.
 
     `guard` raises `VaultError` when this run may no longer write to a vault; `wrote` is told of a snapshot before its
-    manifest is put, for those who come next where listings lag.
+    manifest is put, for those who come next where listings lag. `stalled` is told of a vault that hangs.
     """
 
     identities: Sequence[Any]
@@ -50,6 +50,7 @@ class Tools:
     job: Job
     guard: Callable[[Vault], None]
     wrote: Callable[[str], None]
+    stalled: Callable[[Vault, VaultStalled], None]
 
 
 def encrypt_anew(
@@ -84,6 +85,7 @@ def encrypt_anew(
         log=tools.job.log,
         sign=signer,
         guard=tools.guard,
+        stalled=tools.stalled,
     )
     place = f"{HOSTS}{before.host}/{before.asset}/packs/{secrets.token_hex(4)}"
     try:

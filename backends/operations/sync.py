@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from backends.archive.layout import MAX_RECORD
 from backends.config.paths import Paths
 from backends.config.schema import Config
-from backends.errors import AlreadyExists, MastovaultError, VaultError, VaultFull
+from backends.errors import AlreadyExists, MastovaultError, VaultError, VaultFull, VaultStalled
 from backends.model import Asset, JobResult, JobState, utc_now
+from backends.operations.backup_work import note_away
 from backends.operations.each_asset import each_asset
 from backends.operations.leases import Held, hold_vaults
 from backends.operations.mishap import failure, internal
@@ -107,6 +108,8 @@ def _job(work: _Work) -> JobResult:
     job = work.job
     try:
         job.check_cancelled()
+        if work.ends.stalled is not None:
+            raise work.ends.stalled
         job.step("looking")
         _prepare(work.ends)
         with (
@@ -117,13 +120,24 @@ def _job(work: _Work) -> JobResult:
         ):
             for vault in work.ends.sources.values():
                 leases.hold(vault, work.host, work.asset)
-            result = _fill(work, held)
+            result = _watched(work, held)
     except MastovaultError as error:
         result = failure(work.host, work.asset, error, began)
     except Exception as error:  # noqa: BLE001 - a bug in one asset must not end the others
         result = failure(work.host, work.asset, internal(error), began)
     _refresh(work)
     return replace(result, seconds=time.monotonic() - began)
+
+
+def _watched(work: _Work, held: Held) -> JobResult:
+    """Copy what is lacking; of a target that hangs nothing more is asked. Raises what stops it."""
+    try:
+        return _fill(work, held)
+    except VaultStalled as error:
+        work.ends.stalled = error
+        held.abandon(work.ends.target, error.sentence)
+        note_away(work.ends.catalog, work.ends.target, error.sentence)
+        raise
 
 
 def _prepare(ends: Ends) -> None:
@@ -258,7 +272,8 @@ def _said(copied: Sequence[str]) -> str:
 def _refresh(work: _Work) -> None:
     """Bring the cache up to date with the target, and with sources in which damage was found."""
     try:
-        work.ends.catalog.refresh_vault(work.ends.target, work.copied)
+        if work.ends.stalled is None:
+            work.ends.catalog.refresh_vault(work.ends.target, work.copied)
         for name in work.damaged:
             if name in work.ends.sources:
                 work.ends.catalog.refresh_vault(work.ends.sources[name])

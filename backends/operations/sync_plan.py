@@ -13,7 +13,7 @@ from backends.archive.signing import trust_of
 from backends.catalog import Catalog
 from backends.config.paths import Paths
 from backends.config.schema import Config
-from backends.errors import ConfigurationError, MastovaultError, VaultError
+from backends.errors import ConfigurationError, MastovaultError, VaultError, VaultStalled
 from backends.model import Asset, SnapshotInfo
 from backends.operations.prune_plan import copies_in
 from backends.operations.trust_words import distrust
@@ -100,10 +100,12 @@ class Ends:
     sources: dict[str, Vault]
     """By name, in the order in which they are tried: those that are near come first."""
     away: dict[str, str]
+    stalled: VaultStalled | None = None
+    """Why nothing more is asked of the target: it hangs."""
 
     def close(self) -> None:
         """Let go of connections."""
-        for vault in (self.target, *self.sources.values()):
+        for vault in (*([] if self.stalled else [self.target]), *self.sources.values()):
             vault.close()
 
 

@@ -133,6 +133,12 @@ class Lease:
                 self._way.release(wrote)
             LIVE.discard(self._way.record.token)
 
+    def abandon(self) -> None:
+        """Leave it to its expiry without asking the vault: it hangs, and whoever renews may hang with it."""
+        self._end.set()
+        self._released = True  # without the lock: who hangs may have it
+        LIVE.discard(self._way.record.token)
+
     def keep(self) -> None:
         """Begin to renew it, in a thread."""
         threading.Thread(target=self._keep, name=f"lease {self.name}", daemon=True).start()
