@@ -30,6 +30,7 @@ CHECKS: Mapping[str, Sequence[str]] = {
         "Hosts are not touched; the proof is recorded in the vault.",
     ),
 }
+_LOADED = "What is in a copy is loaded and run: do it only when you know who wrote it."
 _BUTTONS: Mapping[str, str] = {"undo": "Undo…", "forget": "Forget…", "resume": "Continue", "rollback": "Roll back"}
 _MEANS: Mapping[str, str] = {
     "undo": "brings back what was there before the restore; asks for the name first",
@@ -42,6 +43,12 @@ TYPED: Mapping[str, tuple[str, str]] = {
     "forget": ("Give up the way back?", "Remove what was kept"),
 }
 _PRESSING = ("interrupted", "attention")
+
+
+def doubtful(words: Mapping[str, Sequence[str]]) -> Sequence[Line]:
+    """What speaks against the copies that are to be loaded, below the question; by the word that must be typed."""
+    said = [text for its in words.values() for text in its]
+    return [[], *([(line, "warn")] for text in (*said, _LOADED) for line in wrapped(text, _CELLS))]
 
 
 def record_of(

@@ -128,7 +128,10 @@ class Restoring:
         app.call_later(look)
 
     def start_checks(self, kind: str, chosen: Chosen, then: Callable[[], None] = lambda: None) -> None:
-        """Verify or drill some snapshots after a light question: enter begins."""
+        """Verify or drill some snapshots after a light question: enter begins.
+
+        A drill loads what it restores; of a copy whose writer is not trusted that needs its word, as a restore does.
+        """
         app = self._mastovault
         working = jobs.at_work(entry for entry in app.entries if entry.run.kind == kind)
         free = {
@@ -148,12 +151,14 @@ class Restoring:
         if len(names) > _LISTED:
             lines.append([(f"  and {len(names) - _LISTED} more", "quiet")])
         lines += [[], *([(text, "")] for text in after.CHECKS[kind])]
+        doubts = {host: self._doubts(found) for host, found in free.items()} if kind == "drill" else {}
         wishes = [
             Wish(
                 kind=kind,
                 host=host,
                 assets=tuple(found),
-                options={"snapshots": {asset.value: one.id for asset, one in found.items()}},
+                options={"snapshots": {asset.value: one.id for asset, one in found.items()}}
+                | ({"accept": list(doubts[host])} if doubts.get(host) else {}),
             )
             for host, found in free.items()
             if found
@@ -166,7 +171,34 @@ class Restoring:
 
         what = names[0][0] if len(names) == 1 else f"{len(names)} copies"
         verb = kind.capitalize()
-        app.push_screen(Confirm(f"{verb} {what}?", lines, yes=verb, no="Not now", light=True), decided)
+        words = {f"{host}/{word}": said for host, its in doubts.items() for word, said in its.items()}
+        if words:
+            self._ask_words(f"{verb} {what}?", [*lines, *after.doubtful(words)], list(words), verb, decided)
+        else:
+            app.push_screen(Confirm(f"{verb} {what}?", lines, yes=verb, no="Not now", light=True), decided)
+
+    def _doubts(self, found: Mapping[Asset, SnapshotInfo]) -> dict[str, list[str]]:
+        """Which words must be typed to load some copies all the same, and what speaks against them."""
+        app = self._mastovault
+        said: dict[str, list[str]] = {}
+        for asset, one in found.items():
+            if not (trust := app.trust(one)).good:
+                said.setdefault(trust.value, []).append(f"{one.host}/{asset}: {app.distrust(one)}")
+        return said
+
+    def _ask_words(
+        self, title: str, lines: Sequence[Line], words: Sequence[str], yes: str, decided: Callable[[bool | None], None]
+    ) -> None:
+        """Ask for one word after the other."""
+        word, *more = words
+
+        def typed(good: bool | None) -> None:
+            if good and more:
+                self._ask_words(title, lines, more, yes, decided)
+            else:
+                decided(good)
+
+        self._mastovault.push_screen(Typed(title, lines, word, yes=yes, no="Not now"), typed)
 
     def _with_databases(self, chosen: Chosen) -> Chosen:
         """Secrets are only proven by a database that they open: the newest one goes with them."""

@@ -246,6 +246,46 @@ async def test_cancelling_a_restore_stops_the_whole_of_it() -> None:
         assert source.done == [("cancel", restoring.RUNNING.id, None)]
 
 
+async def test_d_on_a_copy_that_nobody_signed_asks_for_its_word() -> None:
+    source = restoring.source()
+    source.seen = replace(source.seen, config=given.config(signers={"ops": "b3BzLWtleQ=="}))
+    async with running(source) as (app, pilot):
+        await press(pilot, "d")
+        window = app.screen
+        assert isinstance(window, Typed)
+        assert "social.ex/database: NOT SIGNED" in screen_text(app)
+        assert app.focused is window.query_one("#no")
+        assert window.query_one("#yes", Button).disabled
+        await press(pilot, "escape", "d", "enter")
+        assert source.kinds() == []
+        await press(pilot, "d")
+        await write(pilot, "social.ex/unsigned")
+        await press(pilot, "enter", "enter")
+        assert source.kinds() == ["drill"]
+        assert source.done[-1][1].options["accept"] == ["unsigned"]
+        await press(pilot, "v")
+        assert isinstance(app.screen, Confirm), "a verification loads nothing"
+
+
+async def test_drills_of_several_hosts_ask_for_each_word() -> None:
+    source = restoring.source()
+    source.seen = replace(source.seen, config=given.config(signers={"ops": "b3BzLWtleQ=="}))
+    async with running(source) as (app, pilot):
+        assert isinstance(app.screen, FleetScreen)
+        hosts = list(dict.fromkeys(row.host for row in app.screen.table.items if row.first.newest is not None))[:2]
+        for host in hosts:
+            app.screen.table.move_to(f"{host}/database")
+            await press(pilot, "space")
+        await press(pilot, "d")
+        for host in hosts:
+            assert isinstance(app.screen, Typed)
+            assert source.kinds() == []
+            await write(pilot, f"{host}/unsigned")
+            await press(pilot, "enter", "enter")
+        assert source.kinds() == ["drill", "drill"]
+        assert {call[1].host for call in source.done if call[0] == "start"} == set(hosts)
+
+
 async def test_secrets_are_drilled_with_the_database_that_they_open() -> None:
     source = restoring.source()
     async with running(source) as (app, pilot):
