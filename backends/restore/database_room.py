@@ -20,9 +20,10 @@ _TEXT_MORE = 1.3
 _MARGIN = 1.05
 
 # $1 mark, then kind and path in turns. An unreadable path is asked about one directory higher.
+# ps cuts its lines to $COLUMNS, also where nobody looks; BusyBox has no -ww for it.
 _LOOK = r"""
 mark=$1; shift
-ps -A -o args= 2>/dev/null | while IFS= read -r line; do
+{ ps -A -ww -o args= || ps -A -o args=; } 2>/dev/null | while IFS= read -r line; do
   case $line in *postgres*-D*) printf '%s\tserver\t%s\n' "$mark" "$line" ;; esac
 done
 while [ $# -gt 1 ]; do

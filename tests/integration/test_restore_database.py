@@ -174,6 +174,15 @@ def test_steps_that_were_done_are_not_done_twice(
 
 
 @debian
+def test_a_narrow_terminal_hides_no_room(
+    here: Connection, postgres: Postgres, whole: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    look = Driver(here, postgres.installation(), whole).look()
+    assert all(space.free for space in look.spaces)
+
+
+@debian
 def test_the_plan_shows_every_command_and_no_secret(here: Connection, postgres: Postgres, whole: Source) -> None:
     driver = Driver(here, postgres.installation(), whole)
     look = driver.look()
