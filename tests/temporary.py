@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -11,6 +12,7 @@ _MEMORY = Path("/dev/shm")
 _CGROUP = Path("/sys/fs/cgroup")
 _ROOM = 8 << 30
 """Bytes that must be free: what a whole run keeps, its Debian hosts, and what its programs themselves need."""
+_PREFIX = "mastovault-tests-"
 _ROOT = "PYTEST_DEBUG_TEMPROOT"
 
 
@@ -24,11 +26,20 @@ def keep_in_memory(environment: MutableMapping[str, str]) -> Path | None:
     """
     if _ROOT in environment or "TMPDIR" in environment or not _fits():
         return None
-    made = Path(tempfile.mkdtemp(prefix="tests-", dir=_MEMORY))
+    _clear()
+    made = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_MEMORY))
     made.chmod(0o1777)  # as /tmp: databases run as accounts of their own
     environment[_ROOT], environment["TMPDIR"] = str(_MEMORY), str(made)
     tempfile.tempdir = None
     return made
+
+
+def _clear() -> None:
+    """Delete what a killed run left: memory is not given back otherwise."""
+    for left in _MEMORY.glob(f"{_PREFIX}*-*"):
+        process = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", process).exists() and left.stat().st_uid == os.getuid():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _fits() -> bool:
