@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -38,8 +39,9 @@ def _clear() -> None:
     """Delete what a killed run left: memory is not given back otherwise."""
     for left in _MEMORY.glob(f"{_PREFIX}*-*"):
         process = left.name.removeprefix(_PREFIX).partition("-")[0]
-        if not Path("/proc", process).exists() and left.stat().st_uid == os.getuid():
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another run may clear as well
+            if not Path("/proc", process).exists() and left.stat().st_uid == os.getuid():
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _fits() -> bool:
