@@ -168,6 +168,7 @@ def sources(
             identities=identities,
             trust=trust_of(seal.signature, seal.signer, config.signers),
             signer=seal.signer,
+            damage=_damage(catalog, snapshot),
         )
     return found
 
@@ -219,6 +220,13 @@ def _holding(
         else:
             log(f"note: {vault.name} holds another manifest of {snapshot}; it is left aside")
     return manifest, seal, vaults
+
+
+def _damage(catalog: Catalog, snapshot: str) -> str:
+    known = next((info for info in catalog.snapshots() if info.id == snapshot), None)
+    if known is None or not known.verify_failed:
+        return ""
+    return known.torn or "it failed its last verification"
 
 
 def openable(source: Source) -> None:

@@ -225,9 +225,13 @@ def _require_go(plan: RestorePlan) -> None:
 
 
 def _readable(found: Mapping[Asset, Source]) -> list[Finding]:
-    """Whether each snapshot can be opened with the identity at hand."""
+    """Whether each snapshot can be opened with the identity at hand, and is not known to be damaged."""
     findings = []
     for asset, source in found.items():
+        if source.damage:
+            text = f"{source.manifest.id} is damaged in every vault: {source.damage}"
+            findings.append(Finding(level="block", text=text, way_out="Choose another snapshot.", asset=asset))
+            continue
         try:
             openable(source)
         except KeyUnavailable:

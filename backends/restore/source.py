@@ -26,6 +26,8 @@ class Source:
     """Whether the writer of the manifest is one whom the configuration trusts."""
     signer: str = ""
     """The public key that the manifest names."""
+    damage: str = ""
+    """What the catalogue knows to be wrong with every copy of it; empty when one is good as far as anybody knows."""
 
     @property
     def asset(self) -> Asset:
