@@ -56,6 +56,16 @@ ACTIONS: tuple[Action, ...] = (
         changes=True,
     ),
     Action(
+        id="forget_vault",
+        keys="D",
+        shown="D",
+        label="Forget",
+        help="forget the vault, what it holds stays",
+        places=_in("storage"),
+        footer=_in("storage"),
+        changes=True,
+    ),
+    Action(
         id="prove_again",
         keys="R,f5,ctrl+r",
         shown="R",

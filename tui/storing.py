@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 from backends.config.schema import SftpVault, VaultConfig
 from backends.errors import HostKeyUnknown, MastovaultError
 from backends.model import SnapshotInfo, Trust
-from tui.screens.dialog import Confirm
+from backends.operations.storage import StorageRow
+from tui import vault_words
+from tui.screens.dialog import Confirm, Typed
 from tui.screens.plan import PlanScreen
 from tui.screens.storage import StorageScreen
 from tui.screens.vault import VaultScreen
@@ -131,6 +133,34 @@ class Storing:
         app.notify(f"The vault {name} is saved.")
         if others and used:
             self._offer_sync(name, others)
+
+    def forget_vault(self, row: StorageRow) -> None:
+        """Take a vault out of the configuration, when its name was typed; its objects stay."""
+        app, name = self._store, row.name
+        seen = app.seen
+        if seen is None:
+            return
+        using = [host for host, its in seen.config.hosts.items() if name in its.vaults]
+        if using:
+            who = ", ".join(using[:3]) + ("…" if len(using) > 3 else "")
+            app.notify(f"{who} name the vault {name}: take it out of their `vaults` in config.toml first.",
+                       severity="warning", timeout=8)  # fmt: skip
+            return
+
+        async def forget() -> None:
+            await app.feed.call(app.source.forget_vault, name)
+            self.vault_details.pop(name, None)
+            self.checked.pop(name, None)
+            app.feed.reread()
+            app.feed.refresh()
+            app.notify(f"{name} is forgotten. What is stored there stays.")
+
+        def decided(yes: bool | None) -> None:
+            if yes:
+                app.spawn(forget())
+
+        lines = vault_words.forgetting(row, last=len(seen.config.vaults) == 1)
+        app.push_screen(Typed(f"Forget the vault {name}?", lines, name, yes="Forget it", no="Keep it"), decided)
 
     def _offer_sync(self, name: str, others: Sequence[str]) -> None:
         app = self._store

@@ -38,6 +38,10 @@ class VaultSource(Protocol):
         """Save a vault in the configuration. Raises `ConfigurationError`."""
         ...
 
+    def forget_vault(self, name: str) -> None:
+        """Take a vault out of the configuration; what is stored in it stays. Raises `MastovaultError`."""
+        ...
+
     def plan_sync(self, target: str) -> Plan:
         """What a vault lacks, and from where it would come. Raises `MastovaultError`."""
         ...
@@ -83,6 +87,12 @@ class EngineVaults:
         from backends.config.save import add_vault
 
         add_vault(self._paths.config_file, name, values)
+
+    def forget_vault(self, name: str) -> None:
+        """Remove it from the file and the cache; nothing is asked of it."""
+        from backends.operations.storage import forget_vault
+
+        forget_vault(self._load(), self._paths, name)
 
     def plan_sync(self, target: str) -> Plan:
         """Look at the vaults, and compare what they hold."""

@@ -11,7 +11,7 @@ from backends.operations.fleet import VaultStatus
 from backends.operations.storage import StorageRow, StorageState
 from tui.vaults import CheckedVault
 from tui.widgets import say
-from tui.widgets.text import Piece
+from tui.widgets.text import Line, Piece, wrapped
 
 _STATES: Mapping[StorageState, Piece] = {
     StorageState.AWAY: ("AWAY ?", "unkn"),
@@ -24,6 +24,7 @@ _STATES: Mapping[StorageState, Piece] = {
 }
 _KINDS: Mapping[str, str] = {"directory": "a directory", "s3": "a bucket", "sftp": "over SFTP"}
 _TIGHT = {StorageState.FULL, StorageState.LOW}
+_CELLS = 60
 _FAR = 3 * 365 * 86400.0
 
 
@@ -147,3 +148,16 @@ def banner(rows: Sequence[StorageRow], config: Config) -> str:
             return f"vault {bad[0].name}: {bad[0].said}{more}"
     warned = next((row for row in rows if row.state is StorageState.OK and row.said), None)
     return f"vault {warned.name}: {warned.said}" if warned is not None else ""
+
+
+def forgetting(row: StorageRow, *, last: bool) -> Sequence[Line]:
+    """What it means to forget a vault, below the question."""
+    count = row.status.snapshots
+    held = f" It holds {say.count(count)} snapshot{'' if count == 1 else 's'}, {say.size(row.status.bytes)}."
+    said = [
+        (f"What is stored there stays, no object is removed.{held if count else ''}", ""),
+        ("Until it is added again, no backup goes there, and nothing of it is listed or restored.", ""),
+        *([("It is the only vault: nothing can be backed up without one.", "warn")] if last else []),
+    ]
+    where: list[Line] = [[(line, "quiet")] for line in wrapped(row.where, _CELLS)]
+    return [*where, [], *([(line, tone)] for text, tone in said for line in wrapped(text, _CELLS))]

@@ -12,7 +12,10 @@ from enum import StrEnum
 
 from backends.archive.signing import trust_of
 from backends.catalog import Catalog, VaultStatus, VaultUsage
+from backends.config import save
+from backends.config.paths import Paths
 from backends.config.schema import Config, DirectoryVault, S3Vault, VaultConfig
+from backends.errors import ConfigurationError
 from backends.model import Asset, SnapshotInfo, Trust
 from backends.untrusted import clean
 
@@ -238,3 +241,26 @@ def _state(
 def _needed(usage: VaultUsage) -> float:
     """What another day takes, at least a little."""
     return max(usage.growth, 64 * 1024 * 1024)
+
+
+def require_unused(config: Config, paths: Paths, name: str) -> None:
+    """Make sure that a vault can be forgotten. Raises `ConfigurationError` when it is unknown, or a host names it."""
+    if name not in config.vaults:
+        raise ConfigurationError(f"no vault named {name} is configured", "`mastovault vault list` shows them.")
+    using = [host for host, its in config.hosts.items() if name in its.vaults]
+    if using:
+        raise ConfigurationError(
+            f"{', '.join(using)} name the vault {name}", f"Take it out of their `vaults` in {paths.config_file} first."
+        )
+
+
+def forget_vault(config: Config, paths: Paths, name: str) -> None:
+    """Take a vault out of the configuration and the cache; nothing is deleted in it.
+
+    Raises:
+        ConfigurationError: it is unknown, a host names it, or the file cannot be changed.
+        CacheFailed: the cache cannot be used; it is forgotten all the same.
+    """
+    require_unused(config, paths, name)
+    save.forget_vault(paths.config_file, name)
+    Catalog(paths.cache_dir).keep_vaults(set(config.vaults) - {name})

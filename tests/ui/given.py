@@ -433,6 +433,9 @@ class GivenSource:
     def add_vault(self, name: str, values: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
+    def forget_vault(self, name: str) -> None:
+        self.done.append(("forget", name))
+
     def plan_sync(self, target: str) -> Plan:
         return Plan()
 

@@ -219,6 +219,11 @@ class StorageSource(given.GivenSource):
             raise MastovaultError(self.refuses, "Look at the disk.")
         self.done.append(("add", name, dict(values)))
 
+    def forget_vault(self, name: str) -> None:
+        if self.refuses:
+            raise MastovaultError(self.refuses, "Look at the disk.")
+        self.done.append(("forget", name))
+
     def plan_sync(self, target: str) -> Plan:
         if self.plan_fails is not None:
             raise self.plan_fails

@@ -180,6 +180,7 @@ SMALL: dict[str, tuple[Make, tuple[str, ...]]] = {
     "storage_away": (_storing(), ("4", "G")),
     "storage_read_only": (lambda: given.app(given_storage.source(), read_only=True), ("4",)),
     "storage_ascii": (lambda: given.app(given_storage.source(), ascii_glyphs=True), ("4",)),
+    "vault_forget": (_storing(), ("4", "D")),
     "vault_check": (_storing(reports=[given_storage.APPENDING]), ("4", "v", "wait")),
     "vault_wizard_kind": (_storing(), ("4", "a")),
     "vault_wizard_more": (_storing(), _PROOF[:-2]),

@@ -18,6 +18,7 @@ from tests.ui.test_wizard import told, until
 from tui import vault_words
 from tui.screens.asset import AssetScreen
 from tui.screens.base import AreaScreen
+from tui.screens.dialog import Typed
 from tui.screens.jobs import JobsScreen
 from tui.screens.prune import PruneScreen
 from tui.screens.storage import StorageScreen
@@ -75,6 +76,53 @@ async def test_a_server_whose_key_was_lost_is_trusted_again_by_hand_only() -> No
         await press(pilot, "escape", "v")
         await until(pilot, lambda: "Everything works" in screen_text(app), "the steps")
         assert not any(call[0] == "accept" for call in source.done)
+
+
+async def test_forgetting_a_vault_needs_its_name_and_says_that_its_objects_stay() -> None:
+    source = given_storage.source()
+    async with running(source) as (app, pilot):
+        await press(pilot, "4")
+        assert "Forget" in screen_text(app)
+        await press(pilot, "D")
+        window = app.screen
+        assert isinstance(window, Typed)
+        text = screen_text(app)
+        assert "Forget the vault eu-backup?" in text
+        assert "What is stored there stays" in text
+        assert "no object is removed" in text
+        assert app.focused is window.query_one("#no")
+        assert window.query_one("#yes", Button).disabled
+        await press(pilot, "enter")
+        assert isinstance(app.screen, StorageScreen), "the safe button has the focus"
+        await press(pilot, "D")
+        await write(pilot, "eu-backu")
+        await press(pilot, "enter")
+        assert isinstance(app.screen, Typed)
+        await write(pilot, "p")
+        await press(pilot, "enter", "enter")
+        await until(pilot, lambda: "is forgotten" in told(app), "the word that it is done")
+        assert [call for call in source.done if call[0] == "forget"] == [("forget", "eu-backup")]
+
+
+async def test_a_vault_that_a_host_names_is_not_forgotten() -> None:
+    source = given_storage.source()
+    config = source.seen.config
+    named = config.hosts["social.ex"].model_copy(update={"vaults": ("eu-backup",)})
+    changed = config.model_copy(update={"hosts": {**config.hosts, "social.ex": named}})
+    source.seen = replace(source.seen, config=changed)
+    async with running(source) as (app, pilot):
+        await press(pilot, "4", "D")
+        assert isinstance(app.screen, StorageScreen)
+        assert "social.ex name the vault eu-backup" in told(app)
+
+
+async def test_what_cannot_be_forgotten_is_said() -> None:
+    source = given_storage.source(refuses="config.toml cannot be written: disk full")
+    async with running(source) as (app, pilot):
+        await press(pilot, "4", "D")
+        await write(pilot, "eu-backup")
+        await press(pilot, "enter", "enter")
+        await until(pilot, lambda: "disk full" in told(app), "why not")
 
 
 async def test_a_sync_shows_its_plan_and_starts_one_run_for_each_host() -> None:

@@ -8,11 +8,10 @@ from typing import Any
 
 import click
 
-from backends.catalog import Catalog
-from backends.config import save
 from backends.config.load import load
 from backends.config.paths import Paths
 from backends.errors import ConfigurationError
+from backends.operations.storage import forget_vault, require_unused
 from tui.cli.read_only import require_change
 
 _MODULES = {
@@ -51,18 +50,12 @@ def forget(paths: Paths, name: str, confirm: str | None) -> None:
     """Take a vault out of the configuration; nothing is deleted in it."""
     require_change("forgetting a vault")
     config = load(paths.config_file)
-    known(config.vaults, name)
-    using = [host for host, its in config.hosts.items() if name in its.vaults]
-    if using:
-        raise ConfigurationError(
-            f"{', '.join(using)} name the vault {name}", f"Take it out of their `vaults` in {paths.config_file} first."
-        )
+    require_unused(config, paths, name)
     if confirm != name:
         raise ConfigurationError(
             f"forgetting {name} needs its name once more", f"Add: --confirm {name}. What is stored there stays."
         )
-    save.forget_vault(paths.config_file, name)
-    Catalog(paths.cache_dir).keep_vaults(load(paths.config_file).vaults)
+    forget_vault(config, paths, name)
     click.echo(f"{name} is forgotten. What is stored there stays.")
 
 

@@ -177,6 +177,11 @@ class StorageScreen(AreaScreen):
         if self.table.current is not None:
             self.app.push_screen(VaultScreen(self.table.current.key))
 
+    def do_forget_vault(self) -> None:
+        """Take the vault out of the configuration, when its name was typed."""
+        if self.table.current is not None:
+            self.mastovault.forget_vault(self.table.current.vault)
+
     def do_check_vault(self) -> None:
         """Prove what the vault can do."""
         if self.table.current is not None:
