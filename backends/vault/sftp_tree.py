@@ -15,6 +15,8 @@ _TEMPORARY = re.compile(rb"\.[^/]*\.part")
 _LINKS = b".links.part"
 """Made by `links_work` with a link, so where it is there are links; it stays only where nothing may be removed."""
 _TRIES = 50
+_MAKING = 8
+"""Times that a directory is made again: others may make and remove it at any moment, and `Failure` tells nothing."""
 _REFUSED = frozenset({Code.PERMISSION_DENIED, Code.OP_UNSUPPORTED})
 
 
@@ -227,19 +229,21 @@ def _names(files: Files, path: bytes) -> list[tuple[bytes, Attributes]]:
 
 
 def _make_one(files: Files, path: bytes) -> None:
-    (found,) = files.lstat(path)
-    if isinstance(found, Attributes) and found.is_directory:
-        return
-    try:
-        files.make_directory(path)
-    except Status as status:
+    """Make a directory unless it is there; above it there is one."""
+    for again in range(_MAKING, -1, -1):
         (found,) = files.lstat(path)
-        if isinstance(found, Status):
-            raise status from None
-        if not found.is_directory:
-            raise Status(Code.FAILURE, "a link or a file is in the way of a directory") from None
-    else:
-        files.sync_directory(_above(path))
+        if isinstance(found, Attributes):
+            if not found.is_directory:
+                raise Status(Code.FAILURE, "a link or a file is in the way of a directory")
+            return
+        try:
+            files.make_directory(path)
+        except Status as status:
+            if status.code == Code.NO_SUCH_FILE or not again:
+                raise
+        else:
+            files.sync_directory(_above(path))
+            return
 
 
 def _renamed_over(files: Files, old: bytes, new: bytes) -> bool:

@@ -28,6 +28,7 @@ from backends.vault.format import prepare
 from backends.vault.machine import machine_of
 from backends.vault.open import open_vault
 from backends.vault.sftp import SftpVault
+from backends.vault.sftp_files import Files
 from backends.vault.sftp_link import ServerKeyUnknown, VaultGone, ssh_settings
 from tests.servers.openssh import OpenSSH
 from tests.servers.sftp import SUBSYSTEM, config_for, kill_sessions, sftp_vault, shared_server, stop_sessions
@@ -141,6 +142,27 @@ def test_many_small_objects_at_once(tmp_path: Path) -> None:
     assert {key: data for key, data in found.items() if isinstance(data, bytes)} == {
         f"hosts/{number}": (b"%d" % number * 100)[:6] for number in range(40)
     }
+
+
+def test_a_directory_that_another_makes_and_removes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault, place, times = sftp_vault(tmp_path), tmp_path / "vault" / "shared", []
+    vault.put_new("other", b"")
+    make_directory = Files.make_directory
+
+    def raced(files: Files, path: bytes) -> None:
+        times.append(path)
+        if len(times) > 3:
+            return make_directory(files, path)
+        place.mkdir()
+        try:
+            return make_directory(files, path)
+        finally:
+            place.rmdir()
+
+    monkeypatch.setattr(Files, "make_directory", raced)
+    vault.put_new("shared/a", b"x")
+    assert (place / "a").read_bytes() == b"x"
+    assert len(times) == 4
 
 
 def test_two_writers_with_connections_of_their_own(tmp_path: Path) -> None:
