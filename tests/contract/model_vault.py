@@ -11,8 +11,6 @@ from typing import BinaryIO
 from backends.errors import AlreadyExists, NotFound
 from backends.vault.base import StoredObject, Upload, Vault
 
-BEGINNING = datetime.now(UTC).replace(microsecond=1)
-
 
 class ModelVault(Vault):
     """Objects in a dictionary, with modification times by a clock; `put_new` is atomic only when `atomic`."""
@@ -24,6 +22,7 @@ class ModelVault(Vault):
         self.name, self.atomic = name, atomic
         self.objects: dict[str, tuple[bytes, float]] = {}
         self._now = now
+        self._beginning = datetime.now(UTC).replace(microsecond=1)
         self._step = threading.Lock()
 
     def put_new(self, key: str, data: bytes) -> None:
@@ -45,7 +44,7 @@ class ModelVault(Vault):
         with self._step:
             found = sorted((key, value) for key, value in self.objects.items() if key.startswith(prefix))
         for key, (data, at) in found:
-            yield StoredObject(key, len(data), BEGINNING + timedelta(seconds=at))
+            yield StoredObject(key, len(data), self._beginning + timedelta(seconds=at))
 
     def delete(self, key: str) -> None:
         with self._step:
