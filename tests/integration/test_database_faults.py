@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -69,7 +69,7 @@ def fake(postgres: Postgres, tmp_path: Path) -> Callable[..., str]:
 
 def back_up(host: Connection, postgres: Postgres, place: DatabasePlace | None = None, job: Any = None) -> Outcome:
     context = BackupContext(connection=host, installation=postgres.installation(place), job=job or WatchedJob())
-    return HANDLER.back_up(context, MemoryWriter())
+    return HANDLER.back_up(context, HeldWriter(job) if isinstance(job, Interfering) else MemoryWriter())
 
 
 def refusal(host: Connection, postgres: Postgres, place: DatabasePlace | None = None, job: Any = None) -> AssetFailed:
@@ -124,18 +124,33 @@ class Interfering(WatchedJob):
         super().__init__()
         self._postgres = postgres
         self._interfere = interfere
-        self.interfered = False
+        self.interfered = threading.Event()
 
     def log(self, line: str) -> None:
         super().log(line)
-        if 'dumping contents of table "public.accounts"' in line and not self.interfered:
+        if 'dumping contents of table "public.accounts"' in line and not self.interfered.is_set():
             (pid,) = dumping(self._postgres)
             os.kill(pid, signal.SIGSTOP)
             # Said first: what it does may end the backup before this thread goes on.
-            self.interfered = True
+            self.interfered.set()
             self._interfere(pid)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+
+
+class HeldWriter(MemoryWriter):
+    """Takes nothing of the dump before the job interfered, so that the dump cannot be over by then."""
+
+    def __init__(self, job: Interfering) -> None:
+        super().__init__()
+        self._job = job
+
+    def write(
+        self, name: str, source: Source, *, compress: bool, already: tuple[Literal["zstd"], ...] = ()
+    ) -> ObjectEntry:
+        if name != "globals.sql":
+            self._job.interfered.wait(60)
+        return super().write(name, source, compress=compress, already=already)
 
 
 # --- before it begins
@@ -216,7 +231,7 @@ def test_a_pooler_that_refuses_our_options_is_noticed(
 def test_pg_dump_dies_in_the_middle(host: Connection, postgres: Postgres) -> None:
     job = Interfering(postgres, lambda pid: os.kill(pid, signal.SIGKILL))
     error = refusal(host, postgres, job=job)
-    assert job.interfered
+    assert job.interfered.is_set(), error.sentence
     assert error.sentence == "pg_dump on social was ended before it had finished (signal SIGKILL)."
     nothing_left(postgres)
 
@@ -230,7 +245,7 @@ def test_pg_dump_dies_in_the_middle_without_a_shell_around_it(
     job = Interfering(postgres, lambda pid: os.kill(pid, signal.SIGTERM))
     with local_host() as host:
         error = refusal(host, postgres, job=job)
-    assert job.interfered
+    assert job.interfered.is_set(), error.sentence
     assert error.sentence == "pg_dump on social was ended before it had finished (terminated by somebody)."
     nothing_left(postgres)
 
@@ -295,7 +310,7 @@ def test_the_connection_is_cut_in_the_middle(postgres: Postgres, tmp_path: Path)
         job = Interfering(postgres, lambda pid: sshd.cut())
         with pytest.raises(ConnectionFailed) as caught:
             back_up(host, postgres, job=job)
-    assert job.interfered
+    assert job.interfered.is_set()
     assert caught.value.retryable
     nothing_left(postgres)
 

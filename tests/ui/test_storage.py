@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from textual.app import ComposeResult
 from textual.widgets import Button
 
 from backends.config.schema import Config
@@ -26,6 +27,7 @@ from tui.screens.sync import SyncScreen
 from tui.screens.vault import VaultScreen
 from tui.screens.vault_check import CheckDialog, TrustKey
 from tui.vaults import Plan, lacking
+from tui.widgets.typed import TypedName
 from tui.wizard.proof import doubt_of
 
 
@@ -163,6 +165,22 @@ async def test_a_prune_needs_its_word() -> None:
         assert source.kinds() == [("prune", "mstdn.art"), ("prune", "social.ex")]
         # A vault that did not answer when the plan was made is left alone, be it back or not.
         assert all(call[1].options == {"vaults": ["eu-backup"]} for call in source.done if call[0] == "start")
+
+
+async def test_a_second_passes_while_the_field_of_the_word_is_being_mounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    compose, taken = TypedName.compose, []
+
+    def late(field: TypedName) -> ComposeResult:
+        assert isinstance(field.screen, PruneScreen)
+        field.screen.tick()
+        taken.append(field.screen.take_text("a"))
+        return compose(field)
+
+    monkeypatch.setattr(TypedName, "compose", late)
+    async with running(given_storage.source(views=())) as (app, pilot):
+        await press(pilot, "4", "P")
+        await until(pilot, lambda: "all/prune" in screen_text(app), "the word")
+        assert taken == [False]
 
 
 async def test_from_a_vault_only_that_one_is_pruned() -> None:

@@ -37,11 +37,13 @@ class TypedName(Vertical):
         super().__init__()
         self.wanted = name
         self._reason = reason
+        self.input = Input(select_on_focus=False)
+        """The field; it is empty while this is only being mounted."""
 
     def compose(self) -> ComposeResult:
         """The words and the field."""
         yield Lines()
-        yield Input(select_on_focus=False)
+        yield self.input
 
     def on_mount(self) -> None:
         """A cursor that blinks draws the line again and again over a slow line."""
@@ -51,11 +53,6 @@ class TypedName(Vertical):
     def on_resize(self) -> None:
         """Break the words anew."""
         self._draw()
-
-    @property
-    def input(self) -> Input:
-        """The field."""
-        return self.query_one(Input)
 
     @property
     def value(self) -> str:
@@ -69,7 +66,7 @@ class TypedName(Vertical):
 
     def take(self, text: str) -> bool:
         """Take what was typed while something else had the focus; False when it is no part of a name."""
-        if not text or not all(letter.isalnum() or letter in "._-/" for letter in text):
+        if not self.input.is_attached or not text or not all(letter.isalnum() or letter in "._-/" for letter in text):
             return False
         # At once, not as `focus` does it later: the next key must come after this one.
         self.screen.set_focus(self.input)
