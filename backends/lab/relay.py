@@ -22,6 +22,8 @@ class _Line:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float, buffer: int) -> None:
         self._reader = reader
         self._writer = writer
+        # What was drained is the kernel's, so that an abort after the end takes nothing from it.
+        writer.transport.set_write_buffer_limits(high=0)
         self._delay = delay
         self._buffer = buffer
         self._under_way: deque[tuple[float, bytes]] = deque()
