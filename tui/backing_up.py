@@ -38,7 +38,7 @@ class BackingUp:
             app.notify("A job is at work on it right now; 2 shows it.", severity="warning")
             return
         if not ask and len(names) == 1:
-            app.spawn(self._start(free))
+            app.spawn(self._start, free)
             return
         lines: list[Line] = [[(f"  {name}", "strong")] for name in names[:_LISTED]]
         if len(names) > _LISTED:
@@ -50,7 +50,7 @@ class BackingUp:
         def decided(yes: bool | None) -> None:
             if yes:
                 then()
-                app.spawn(self._start(free))
+                app.spawn(self._start, free)
 
         title = f"Back up {len(names)} assets of {len(free)} host{'s' * (len(free) != 1)}?"
         app.push_screen(Confirm(title, lines, yes=f"Back up {len(names)}", no="Not now"), decided)

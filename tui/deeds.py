@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 from textual.command import CommandPalette
+from textual.worker import WorkType
 
 from backends.errors import MastovaultError
 from backends.model import Asset, JobState, Secret
@@ -25,6 +26,8 @@ from tui.widgets.text import Line, safe
 
 if TYPE_CHECKING:
     from tui.app import MastovaultApp
+
+Given = TypeVarTuple("Given")
 
 
 class Deeds:
@@ -172,7 +175,7 @@ class Deeds:
 
         def decided(yes: bool | None) -> None:
             if yes:
-                self.spawn(self._cancel(entry))
+                self.spawn(self._cancel, entry)
 
         app.push_screen(Confirm("Cancel this job?", lines, yes="Cancel the job", no="Let it run"), decided)
 
@@ -189,7 +192,7 @@ class Deeds:
 
         def decided(secret: Secret | None) -> None:
             if secret is not None:
-                self.spawn(self._answer(run, question.id, secret))
+                self.spawn(self._answer, run, question.id, secret)
 
         where = next((view.host for view in app.runs if view.id == run), "")
         app.push_screen(Ask(f"{where} asks", question.prompt, run, question.id), decided)
@@ -201,7 +204,7 @@ class Deeds:
 
     def ask_history(self, host: str, asset: Asset) -> None:
         """Read the past of an asset for the screen that is shown."""
-        self.spawn(self._read_history(host, asset), group="history")
+        self.spawn(self._read_history, host, asset, group="history")
 
     async def _read_history(self, host: str, asset: Asset) -> None:
         app = self._app
@@ -212,7 +215,7 @@ class Deeds:
 
     def pull_logs(self) -> None:
         """Read what is new in the log that is shown."""
-        self.spawn(self._pull(), group="log")
+        self.spawn(self._pull, group="log")
 
     async def _pull(self) -> None:
         app = self._app
@@ -250,15 +253,19 @@ class Deeds:
         mine = [one for one in self._app.entries if one.run.id == entry.run.id]
         return any(one.active for one in mine) or entry.key != mine[-1].key
 
-    def spawn(self, work: Coroutine[Any, Any, None], group: str = "deeds") -> None:
+    def spawn(self, work: Callable[[*Given], Coroutine[Any, Any, None]], *given: *Given, group: str = "deeds") -> None:
         """Do something that waits for the feed's threads; what goes wrong is told."""
-        self._app.run_worker(self._told(work), group=group, exit_on_error=False)
+        app = self._app
 
-    async def _told(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except MastovaultError as error:
-            text = f"{error.sentence}. {error.next_step}" if error.next_step else error.sentence
-            self._app.notify(text, severity="error", timeout=8)
-        except Exception as error:  # noqa: BLE001 - told in a window, the app goes on
-            self._app.tell_fault(error)
+        async def told() -> None:
+            try:
+                await work(*given)
+            except MastovaultError as error:
+                text = f"{error.sentence}. {error.next_step}" if error.next_step else error.sentence
+                app.notify(text, severity="error", timeout=8)
+            except Exception as error:  # noqa: BLE001 - told in a window, the app goes on
+                app.tell_fault(error)
+
+        # Not called before its turn: a worker that is cancelled until then has begun nothing.
+        deed: WorkType[None] = told
+        app.run_worker(deed, group=group, exit_on_error=False)

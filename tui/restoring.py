@@ -51,7 +51,7 @@ class Restoring:
             app = self._mastovault
             wizard.points_arrived(await app.feed.call(app.source.points, wizard.draft.host))
 
-        self._mastovault.spawn(read())
+        self._mastovault.spawn(read)
 
     def begin_look(self, wizard: RestoreWizard, look: Look) -> None:
         """Start the run that makes a plan."""
@@ -68,7 +68,7 @@ class Restoring:
             app.feed.hurry()
             wizard.look_arrived()
 
-        self._mastovault.spawn(begin())
+        self._mastovault.spawn(begin)
 
     def give_up_look(self, run: str) -> None:
         """Stop a look that nobody waits for any more; it changes nothing, so nobody is asked."""
@@ -81,7 +81,7 @@ class Restoring:
                 return  # it has ended by itself
 
         if run:
-            self._mastovault.spawn(stop())
+            self._mastovault.spawn(stop)
 
     def read_plan(self, wizard: RestoreWizard, look: Look, view: RunView) -> None:
         """Read the plan that a run has made."""
@@ -97,7 +97,7 @@ class Restoring:
                 look.ended(view)
             wizard.look_arrived()
 
-        self._mastovault.spawn(read())
+        self._mastovault.spawn(read)
 
     def start_run(self, wish: Wish, then: Callable[[MastovaultError | None], None] = lambda _error: None) -> None:
         """Start a run and show the jobs, with the cursor on it."""
@@ -113,7 +113,7 @@ class Restoring:
             app.feed.hurry()
             self.show_job_of(run)
 
-        self._mastovault.spawn(start())
+        self._mastovault.spawn(start)
 
     def show_job_of(self, run: str) -> None:
         """Show the jobs with the cursor on a run, as soon as it is known."""
@@ -167,7 +167,7 @@ class Restoring:
         def decided(yes: bool | None) -> None:
             if yes:
                 then()
-                app.spawn(self._start_all(kind, wishes))
+                app.spawn(self._start_all, kind, wishes)
 
         what = names[0][0] if len(names) == 1 else f"{len(names)} copies"
         verb = kind.capitalize()
@@ -257,7 +257,7 @@ class Restoring:
 
         app.push_screen(window, decided)
         if what == "undo":
-            app.spawn(self._tell_loss(record, window))
+            app.spawn(self._tell_loss, record, window)
 
     async def _tell_loss(self, record: RestoreRecord, window: Typed) -> None:
         app = self._mastovault

@@ -54,7 +54,7 @@ class Storing:
         """Read what is in a vault, for the screens that show it."""
         if name not in self.reading_vaults:
             self.reading_vaults.add(name)
-            self._store.spawn(self._read_vault(name), group="vaults")
+            self._store.spawn(self._read_vault, name, group="vaults")
 
     async def _read_vault(self, name: str) -> None:
         app, found = self._store, None
@@ -75,7 +75,7 @@ class Storing:
             return
         dialog = CheckDialog(name)
         app.push_screen(dialog)
-        app.spawn(self._check(name, its, dialog), group="checks")
+        app.spawn(self._check, name, its, dialog, group="checks")
 
     async def _check(self, name: str, its: VaultConfig, dialog: CheckDialog) -> None:
         app = self._store
@@ -110,7 +110,7 @@ class Storing:
 
         def decided(yes: bool | None) -> None:
             if yes:
-                app.spawn(accept())
+                app.spawn(accept)
 
         app.push_screen(TrustKey(name, shown), decided)
 
@@ -157,7 +157,7 @@ class Storing:
 
         def decided(yes: bool | None) -> None:
             if yes:
-                app.spawn(forget())
+                app.spawn(forget)
 
         lines = vault_words.forgetting(row, last=len(seen.config.vaults) == 1)
         app.push_screen(Typed(f"Forget the vault {name}?", lines, name, yes="Forget it", no="Keep it"), decided)
@@ -192,11 +192,11 @@ class Storing:
 
     def plan_sync(self, screen: SyncScreen) -> None:
         """Make the plan of a sync."""
-        self._store.spawn(self._plan(screen, self._store.source.plan_sync, screen.target))
+        self._store.spawn(self._plan, screen, self._store.source.plan_sync, screen.target)
 
     def plan_prune(self, screen: PruneScreen) -> None:
         """Make the plan of a prune."""
-        self._store.spawn(self._plan(screen, self._store.source.plan_prune, screen.hosts, screen.vaults))
+        self._store.spawn(self._plan, screen, self._store.source.plan_prune, screen.hosts, screen.vaults)
 
     async def _plan(self, screen: SyncScreen | PruneScreen, work: Callable[..., Plan], *arguments: Any) -> None:
         try:
@@ -212,7 +212,7 @@ class Storing:
             Wish(kind="sync", host=host, assets=assets, options={"target": target})
             for host, assets in plan.hosts.items()
         ]
-        self._store.spawn(self._start_runs("Sync", wishes))
+        self._store.spawn(self._start_runs, "Sync", wishes)
 
     def start_prune(self, plan: Plan) -> None:
         """Start one run for each host of which something goes."""
@@ -222,7 +222,7 @@ class Storing:
             Wish(kind="prune", host=host, assets=assets, options={"vaults": vaults[host]})
             for host, assets in plan.hosts.items()
         ]
-        self._store.spawn(self._start_runs("Prune", wishes))
+        self._store.spawn(self._start_runs, "Prune", wishes)
 
     async def _start_runs(self, what: str, wishes: Sequence[Wish]) -> None:
         app = self._store

@@ -195,7 +195,7 @@ class JobsScreen(AreaScreen):
         if plan is None and not self._reading and self._tried.get(holder.id) is not holder:
             self._tried[holder.id] = holder
             self._reading = holder.id
-            self.mastovault.spawn(self._read(holder.id))
+            self.mastovault.spawn(self._read, holder.id)
         cells = max(30, self.log_pane.size.width - 1)
         # Of the lines between the list and the footer, the log keeps six.
         most = 22 if self.broad else max(7, self.app.size.height - len(self.mastovault.entries[:6]) - 13)

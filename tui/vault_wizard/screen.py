@@ -134,7 +134,7 @@ class VaultWizard(AreaScreen):
         self._proved, self.report, self._proving = values, None, True
         self.begun_at = self.mastovault.now()
         self._tries += 1
-        self.mastovault.spawn(self._prove(self._tries, self.draft.name, self.draft.config()), group="checks")
+        self.mastovault.spawn(self._prove, self._tries, self.draft.name, self.draft.config(), group="checks")
 
     async def _prove(self, number: int, name: str, its: VaultConfig) -> None:
         app = self.mastovault
@@ -154,7 +154,7 @@ class VaultWizard(AreaScreen):
         """The last button was pressed."""
         if not self.saving and not self.mastovault.read_only:
             self.saving = True
-            self.mastovault.spawn(self._save())
+            self.mastovault.spawn(self._save)
 
     async def _save(self) -> None:
         app = self.mastovault
