@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -180,18 +182,47 @@ def test_peer_authentication_as_another_user(host: Connection, postgres: Postgre
 def test_the_password_is_nowhere_to_be_seen(host: Connection, postgres: Postgres) -> None:
     seen: list[bytes] = []
 
-    def look(step: str, done: int) -> None:
-        for process in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                seen.append(process.read_bytes())
-            except OSError:
-                continue
+    def look(release: Callable[[], None]) -> None:
+        deadline = time.monotonic() + 60
+        while not any(b"--snapshot=" in line for line in seen) and time.monotonic() < deadline:
+            seen.extend(command_lines())
+        release()
 
-    outcome, _, job = back_up(host, postgres, job=WatchedJob(look))
+    with held_table(postgres) as release:
+        watcher = threading.Thread(target=look, args=(release,))
+        watcher.start()
+        outcome, _, job = back_up(host, postgres, job=WatchedJob(lambda step, done: seen.extend(command_lines())))
+        watcher.join()
     assert any(b"--snapshot=" in line for line in seen), "the dump was not among the processes that were looked at"
     assert not any(postgres.password.encode() in line for line in seen)
     assert postgres.password not in "\n".join(job.lines)
     assert postgres.password not in repr(outcome)
+
+
+def command_lines() -> list[bytes]:
+    """Every process's words, as anyone on the machine can read them."""
+    lines = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines.append(process.read_bytes())
+    return lines
+
+
+@contextmanager
+def held_table(postgres: Postgres) -> Iterator[Callable[[], None]]:
+    """A lock that pg_dump waits for until it is released: on a partitioned table, which nothing else asks about."""
+    place = postgres.place()
+    postgres.sql("CREATE TABLE held (id bigint) PARTITION BY RANGE (id)", place.name, place.user)
+    try:
+        with local_host() as here, open_session(here, place, str(postgres.bin / "psql")) as holder:
+            holder._exchange("BEGIN; LOCK TABLE public.held IN ACCESS EXCLUSIVE MODE; SELECT 1;", 10)
+
+            def release() -> None:
+                holder._exchange("COMMIT; SELECT 1;", 10)
+
+            yield release
+    finally:
+        postgres.sql("DROP TABLE held", place.name, place.user)
 
 
 def test_compression_moves_here_when_the_host_has_none(
