@@ -52,6 +52,8 @@ class SshHost:
     listener: asyncssh.SSHAcceptor | None = None
     held: socket.socket | None = None
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
+    commands: set[asyncio.Task[None]] = field(default_factory=set)
+    """What runs at this moment, each with its channel."""
 
     def make_key(self) -> None:
         """Make a new host key."""
@@ -127,7 +129,7 @@ class SshServers:
         self._call(self._start(host))
 
     def stop(self, host: SshHost) -> None:
-        """Cut a host's connections and refuse new ones; its port stays its own. Idempotent."""
+        """Cut a host's connections, end what runs on it and refuse new ones; its port stays its own. Idempotent."""
         self._call(self._stop(host))
         host.hold()
 
@@ -173,6 +175,8 @@ class SshServers:
             listener.close()
             await listener.wait_closed()
         await self._cut(host)
+        if host.commands:
+            await asyncio.wait(host.commands)
 
     async def _cut(self, host: SshHost) -> None:
         for connection in list(host.connections):
@@ -182,7 +186,10 @@ class SshServers:
 
 def _factory(host: SshHost) -> Callable[[asyncssh.SSHServerProcess[bytes]], Coroutine[Any, Any, None]]:
     async def serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
-        await _serve(host, process)
+        command = asyncio.create_task(_serve(host, process))
+        host.commands.add(command)
+        command.add_done_callback(host.commands.discard)
+        await command
 
     return serve
 
@@ -213,7 +220,7 @@ async def _serve(host: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> No
     ]
     feed = asyncio.create_task(_feed(process, child, lambda: host.rate))
     # A channel whose client vanished stays open for as long as its input is not read: the connection tells sooner.
-    gone = asyncio.create_task(_either(process.channel.wait_closed(), process.channel.get_connection().wait_closed()))
+    gone = asyncio.create_task(_either(process.channel.wait_closed, process.channel.get_connection().wait_closed))
     ended = asyncio.gather(child.wait(), *outputs, return_exceptions=True)
     try:
         both: set[asyncio.Future[Any]] = {gone, ended}
@@ -230,8 +237,8 @@ async def _serve(host: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> No
             await asyncio.gather(ended, return_exceptions=True)
 
 
-async def _either(*waits: Coroutine[Any, Any, None]) -> None:
-    tasks = [asyncio.create_task(wait) for wait in waits]
+async def _either(*waits: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    tasks = [asyncio.create_task(wait()) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
