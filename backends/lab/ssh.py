@@ -49,6 +49,8 @@ class SshHost:
     """Written before the output of every command, as a chatty shell profile does."""
     rate: float | None = None
     """Bytes a second that a command's input and its output are slowed down to; None for as fast as it goes."""
+    up: bool = False
+    door: socket.socket | None = None
     listener: asyncssh.SSHAcceptor | None = None
     held: socket.socket | None = None
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
@@ -90,6 +92,8 @@ class _Gate(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
         self._host.connections.add(conn)
+        if not self._host.up:  # taken by the system before the host stopped, by us only now
+            conn.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection:
@@ -140,6 +144,7 @@ class SshServers:
     def close(self) -> None:
         """End the thread; hosts must have been stopped. Idempotent."""
         if self._thread.is_alive():
+            self._call(self._finish())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -147,13 +152,22 @@ class SshServers:
     def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
+    async def _finish(self) -> None:
+        """Let go of clients that came at the last moment: of their tasks, then of their sockets."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await _turns()
+
     async def _start(self, host: SshHost) -> None:
         if host.listener is not None:
             return
         host.let_go()
+        host.up = True
+        host.door = socket.create_server(("127.0.0.1", host.port), backlog=100)
         host.listener = await asyncssh.listen(
-            "127.0.0.1",
-            host.port,
+            sock=host.door,
             server_factory=lambda: _Gate(host),
             server_host_keys=[str(host.host_key)],
             authorized_client_keys=str(host.authorized_keys),
@@ -161,7 +175,6 @@ class SshServers:
             encoding=None,
             line_editor=False,
             allow_pty=False,
-            reuse_address=True,
             window=WINDOW,
             max_pktsize=_CHUNK,
             compression_algs=None,
@@ -170,8 +183,12 @@ class SshServers:
         )
 
     async def _stop(self, host: SshHost) -> None:
+        host.up = False
         listener, host.listener = host.listener, None
-        if listener is not None:
+        if listener is not None and host.door is not None:
+            # Whom the loop takes in while it closes would hang for good: github.com/python/cpython/issues/109564.
+            self._loop.remove_reader(host.door)
+            await _turns()
             listener.close()
             await listener.wait_closed()
         await self._cut(host)
@@ -182,6 +199,12 @@ class SshServers:
         for connection in list(host.connections):
             connection.abort()
             await connection.wait_closed()
+
+
+async def _turns() -> None:
+    """Let the loop end what it has begun: a transport is made, told to its protocol and closed in three turns."""
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 def _factory(host: SshHost) -> Callable[[asyncssh.SSHServerProcess[bytes]], Coroutine[Any, Any, None]]:
@@ -195,7 +218,11 @@ def _factory(host: SshHost) -> Callable[[asyncssh.SSHServerProcess[bytes]], Coro
 
 
 async def _serve(host: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> None:
-    process.channel.set_write_buffer_limits(high=_BACKLOG)
+    channel = process.channel
+    connection = channel.get_connection()
+    if connection is None:  # it was lost before its command could begin
+        return
+    channel.set_write_buffer_limits(high=_BACKLOG)
     argv = ["/bin/sh", "-c", process.command] if process.command else ["/bin/sh"]
     stdout, stdout_end = await _pipe()
     stderr, stderr_end = await _pipe()
@@ -220,7 +247,7 @@ async def _serve(host: SshHost, process: asyncssh.SSHServerProcess[bytes]) -> No
     ]
     feed = asyncio.create_task(_feed(process, child, lambda: host.rate))
     # A channel whose client vanished stays open for as long as its input is not read: the connection tells sooner.
-    gone = asyncio.create_task(_either(process.channel.wait_closed, process.channel.get_connection().wait_closed))
+    gone = asyncio.create_task(_either(channel.wait_closed, connection.wait_closed))
     ended = asyncio.gather(child.wait(), *outputs, return_exceptions=True)
     try:
         both: set[asyncio.Future[Any]] = {gone, ended}
