@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from backends.embedded.keeper import marked
 from backends.lab.directory import mark_of
+from tui.cli.tour import tour
 
 SSH = ("ssh", "-F", "none", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR")
 
@@ -130,19 +132,47 @@ def test_a_signal_during_the_set_up_leaves_nothing(tmp_path: Path) -> None:
     assert not marked(mark)
 
 
+def ended(*arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tui", "demo", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
 def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "letters").touch()
-    for arguments, said in ((["--dir", str(tmp_path)], "holds no lab"), ([], "needs a terminal")):
-        headless = ["--headless"] if arguments else []
-        done = subprocess.run(
-            [sys.executable, "-m", "tui", "demo", *headless, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert done.returncode in {1, 2}
-        assert said in done.stderr
-        assert len(done.stderr.splitlines()) == 2
-        assert done.stdout == ""
+    done = ended("--headless", "--dir", str(tmp_path), timeout=30)
+    assert done.returncode == 2
+    assert "holds no lab" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    assert done.stdout == ""
+
+
+def test_without_a_terminal_it_makes_its_round_by_commands(tmp_path: Path) -> None:
+    place = tmp_path / "fleet"
+    done = ended("--hosts", "1", "--no-spare", "--dir", str(place), timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    typed = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("$ mastovault ")]
+    assert typed == ["status", "backup", "list", "restore", "verify", "drill", "status"]
+    assert "2000 posts are gone" in done.stdout
+    assert "  restored; Mastodon was down for" in done.stdout
+    assert "rows equal; the secrets open it" in done.stdout
+    assert [line.split()[7] for line in done.stdout.splitlines() if line.split()[2:4] == ["social", "database"]] == [
+        "due",
+        "verified",
+    ]
+    assert not marked(mark_of(place))
+
+
+def test_the_round_ends_with_the_first_command_that_fails(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MASTOVAULT_CONFIG", "/nonexistent/config.toml")
+    assert tour("nowhere", lambda: pytest.fail("nothing is lost where no backup was made")) != 0
+    out, err = capfd.readouterr()
+    assert [line.split()[2] for line in out.splitlines() if line.startswith("$ mastovault ")] == ["status", "backup"]
+    assert "no host named nowhere is configured" in err

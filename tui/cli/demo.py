@@ -1,4 +1,4 @@
-"""`mastovault demo`: an embedded fleet with real servers, and the app on it.
+"""`mastovault demo`: an embedded fleet with real servers, and the app on it; without a terminal, a round of commands.
 
 The fleet lives in a process of its own, so that its SSH servers never make the screen wait: without `--headless` this
 command starts itself again with it, and opens the app on what that one says.
@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backends.config.paths import Paths
-from backends.errors import ConfigurationError, MastovaultError
+from backends.errors import ConfigurationError
+from tui.cli.tour import PROJECT, tour
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -62,7 +63,7 @@ def command(
     as_json: bool,
     follow_stdin: bool,
 ) -> None:
-    """An embedded fleet with real PostgreSQL, Redis, SSH and S3, and the app on it."""
+    """An embedded fleet with real PostgreSQL, Redis, SSH and S3, and the app on it; commands where no terminal is."""
     if target is not None:
         click.echo(damage(target, directory))
         return
@@ -102,20 +103,20 @@ def serve(hosts: int, directory: Path | None, *, spare: bool, follow_stdin: bool
 
 
 def show(context: click.Context, hosts: int, directory: Path | None, *, spare: bool) -> None:
-    """Start the fleet in a process of its own and open the app on it; the fleet ends when the app does."""
+    """Start the fleet in a process of its own and open the app on it; the fleet ends when the app does.
+
+    Where there is no terminal that can show the app, its round is made by commands, and ends as the first that fails.
+    """
     from tui.cli.main import open_app
 
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") in {"dumb", ""}:
-        raise MastovaultError(
-            "the demo's app needs a terminal that can show it", "Use `mastovault demo --headless`, and the commands."
-        )
+    seen = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", ""}
     options = context.find_root().params
     argv = [sys.executable, "-m", "tui", "demo", "--headless", "--follow-stdin", "--hosts", str(hosts)]
     argv += ["--dir", str(directory)] if directory else []
     argv += [] if spare else ["--no-spare"]
     _say(f"starting a fleet of {hosts} hosts with real SSH, PostgreSQL, Redis and S3 servers")
     with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd=_project()
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, cwd=PROJECT
     ) as fleet:
         try:
             line = fleet.stdout.readline() if fleet.stdout else b""
@@ -123,8 +124,11 @@ def show(context: click.Context, hosts: int, directory: Path | None, *, spare: b
                 # It has said why itself.
                 raise click.exceptions.Exit(fleet.wait())
             event = json.loads(line)
-            _tell(event, directory)
             paths = _paths(event)
+            if not seen:
+                host = event["hosts"][0]["host"]
+                raise click.exceptions.Exit(tour(host, lambda: damage(host, paths.config_file.parent)))
+            _tell(event, directory)
             open_app(paths, read_only=bool(options.get("read_only")), ascii_glyphs=bool(options.get("ascii_glyphs")))
         finally:
             if fleet.poll() is None:
@@ -250,11 +254,6 @@ def _be_silent(directory: Path) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-
-
-def _project() -> Path:
-    """Where `python -m tui` finds this very copy."""
-    return Path(__file__).parents[2]
 
 
 def _say(text: str) -> None:
