@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+_MACHINE_ID = Path("/etc/machine-id")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LIVE: set[str] = set()
 """Tokens of the leases that this process holds or is about to take."""
 
@@ -60,10 +62,11 @@ def _user() -> str:
 
 
 def _machine() -> str:
-    """A digest of this machine, this boot of it and this pid namespace; empty when one of them is not known.
+    """A digest of this machine, this boot of it and this pid namespace; empty when one of the last two is not known.
 
-    machine-id(5) asks not to show the id itself. The boot tells copies of one disk image from each other, the pid
-    namespace containers that share a machine: a pid of the one says nothing in the other.
+    machine-id(5) asks not to show the id itself; containers and images often have none. The boot, of which random(4)
+    makes an id of its own, tells copies of one disk image from each other, the pid namespace containers that share a
+    machine: a pid of the one says nothing in the other.
     """
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
@@ -74,14 +77,18 @@ def _machine() -> str:
 
 @lru_cache(maxsize=8)
 def _digest(space: str) -> str:
-    try:
-        machine = Path("/etc/machine-id").read_text("ascii").strip()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except (OSError, ValueError):
-        return ""
-    if not machine or not boot:
+    machine, boot = _text(_MACHINE_ID), _text(_BOOT_ID)
+    if not boot:
         return ""
     return hashlib.sha256(f"mastovault lease\n{machine}\n{boot}\n{space}".encode()).hexdigest()[:32]
+
+
+def _text(path: Path) -> str:
+    """A line of ASCII; "" where there is none to read."""
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _started(pid: int) -> int | None:

@@ -16,6 +16,7 @@ from backends.archive.keys import new_identity
 from backends.errors import AlreadyExists, VaultDenied, VaultError, VaultFull
 from backends.operations.vault_check import prove
 from backends.vault.format import prepare, read_format
+from backends.vault.machine import machine_of
 from backends.vault.sftp import SftpVault
 from backends.vault.sftp_packets import FSYNC, HARDLINK, LIMITS, POSIX_RENAME, STATVFS
 from tests.servers.need import need, need_root
@@ -72,7 +73,7 @@ def test_an_ordinary_user_in_a_chroot(jail: Path, jailed: OpenSSH) -> None:
     upload(vault, "hosts/a/b", b"x" * MIB)
     assert [found.key for found in vault.list()] == ["README.txt", "hosts/a/b", "mastovault.json"]
     assert (jail / "backups/vault/hosts/a/b").owner() == USER
-    assert vault.machine_id() is not None  # the address is this machine's, though nothing can be read there
+    assert vault.machine_id() == machine_of(jail)  # the address is this machine's, though nothing can be read there
     assert prove(vault).good
     with pytest.raises(VaultDenied, match="does not let this account write"):
         opened(jailed, "/vault", user=USER).put_new("a", b"x")

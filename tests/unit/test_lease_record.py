@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from backends.vault import lease_owner
 from backends.vault.lease_clock import MachineTicker, VaultClock, is_over
-from backends.vault.lease_owner import LIVE, Owner, is_gone, this_process
+from backends.vault.lease_owner import LIVE, Owner, _digest, is_gone, this_process
 from backends.vault.lease_record import MAX_TTL, UNKNOWN, Record, encode, holder, new_record, parse
 
 NAME = "social/media/write"
@@ -27,6 +28,7 @@ MADE = "social/media/20261122T140211Z-1f0a9c3e"
 def _clean() -> Iterator[None]:
     yield
     LIVE.clear()
+    _digest.cache_clear()
 
 
 def test_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +45,18 @@ def test_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not is_gone(unknown, "b" * 16)
     monkeypatch.setattr(lease_owner, "_machine", lambda: "")
     assert not is_gone(replace(me, machine="", pid=2**22 + 7), "b" * 16)
+
+
+def test_a_machine_without_an_id_knows_its_own_dead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As an image that has never been booted, and most containers."""
+    monkeypatch.setattr(lease_owner, "_MACHINE_ID", tmp_path / "none")
+    _digest.cache_clear()
+    me = this_process()
+    assert me.machine
+    assert is_gone(replace(me, pid=2**22 + 7, started=1), "b" * 16)
+    monkeypatch.setattr(lease_owner, "_BOOT_ID", tmp_path / "none")
+    _digest.cache_clear()
+    assert not this_process().machine, "of which boot a pid is cannot be told"
 
 
 def test_when_it_is_over() -> None:
