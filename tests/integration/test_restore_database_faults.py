@@ -124,14 +124,22 @@ class Meddling(WatchedJob):
     def _look(self, text: str) -> None:
         if self.meddled or self._where not in text:
             return
-        stopped = programs(self._postgres, "pg_restore")
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
+        found = programs(self._postgres, "pg_restore")
+        # Some end by themselves while one looks: a worker of pg_restore, a shell around it.
+        stopped = [pid for pid in found if signalled(pid, signal.SIGSTOP)]
         self.meddled = True
         self._act(self)
         for pid in stopped:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+            signalled(pid, signal.SIGCONT)
+
+
+def signalled(pid: int, number: signal.Signals) -> bool:
+    """Send a signal; False when there is no such process any more."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 LOADING = 'processing data for table "public.statuses"'
