@@ -58,7 +58,7 @@ class SshStream:
             try:
                 # paramiko cuts what is longer than a packet after copying it.
                 sent = self._channel.send(bytes(view[: self._channel.out_max_packet_size]))
-            except OSError:
+            except (EOFError, OSError):
                 sent = 0
             if not sent:
                 if self._channel.ended_by_server or self._input_ended:
