@@ -49,8 +49,8 @@ class SshHost:
     """Written before the output of every command, as a chatty shell profile does."""
     rate: float | None = None
     """Bytes a second that a command's input and its output are slowed down to; None for as fast as it goes."""
-    up: bool = False
     door: socket.socket | None = None
+    """Where it listens; None as soon as it is to take nobody in any more."""
     listener: asyncssh.SSHAcceptor | None = None
     held: socket.socket | None = None
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
@@ -92,7 +92,7 @@ class _Gate(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
         self._host.connections.add(conn)
-        if not self._host.up:  # taken by the system before the host stopped, by us only now
+        if self._host.door is None:  # taken by the system before the host stopped, by us only now
             conn.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -164,7 +164,6 @@ class SshServers:
         if host.listener is not None:
             return
         host.let_go()
-        host.up = True
         host.door = socket.create_server(("127.0.0.1", host.port), backlog=100)
         host.listener = await asyncssh.listen(
             sock=host.door,
@@ -183,11 +182,11 @@ class SshServers:
         )
 
     async def _stop(self, host: SshHost) -> None:
-        host.up = False
+        door, host.door = host.door, None
         listener, host.listener = host.listener, None
-        if listener is not None and host.door is not None:
+        if listener is not None and door is not None:
             # Whom the loop takes in while it closes would hang for good: github.com/python/cpython/issues/109564.
-            self._loop.remove_reader(host.door)
+            self._loop.remove_reader(door)
             await _turns()
             listener.close()
             await listener.wait_closed()
