@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from backends.model import Asset
 from backends.vault.directory import DirectoryVault
 from backends.vault.format import prepare
 from tests.servers.backup import MemoryWriter, WatchedJob, local_host
+from tests.servers.command_lines import command_lines
 from tests.servers.need import need
 from tests.servers.openssh import OpenSSH
 from tests.servers.postgres import Postgres
@@ -197,15 +198,6 @@ def test_the_password_is_nowhere_to_be_seen(host: Connection, postgres: Postgres
     assert not any(postgres.password.encode() in line for line in seen)
     assert postgres.password not in "\n".join(job.lines)
     assert postgres.password not in repr(outcome)
-
-
-def command_lines() -> list[bytes]:
-    """Every process's words, as anyone on the machine can read them."""
-    lines = []
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            lines.append(process.read_bytes())
-    return lines
 
 
 @contextmanager

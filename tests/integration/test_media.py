@@ -18,6 +18,7 @@ from backends.connection.base import Connection
 from backends.errors import AssetFailed, Cancelled
 from backends.mastodon.installation import Installation, InstallKind, MediaKind, MediaPlace
 from tests.servers.backup import AsNobody, MemoryWriter, WatchedJob, local_host
+from tests.servers.command_lines import command_lines
 
 AVATAR = b"accounts/avatars/109/302/123/original/0123456789abcdef.png"
 ODD = [
@@ -253,13 +254,7 @@ def test_cancel_ends_it_and_what_it_started(host: Connection, tree: Path) -> Non
 
 
 def _commands() -> list[bytes]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(process.read_bytes())
-        except OSError:
-            continue
-    return [line for line in found if b"tar\0" in line or b"find\0" in line]
+    return [line for line in command_lines() if b"tar\0" in line or b"find\0" in line]
 
 
 def _fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, script: str) -> None:

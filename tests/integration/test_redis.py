@@ -25,6 +25,7 @@ from backends.errors import AssetFailed, Cancelled
 from backends.mastodon.installation import Installation, InstallKind, RedisPlace
 from backends.model import Secret
 from tests.servers.backup import UNPRIVILEGED, AsNobody, MemoryWriter, WatchedJob, local_host
+from tests.servers.command_lines import command_lines
 from tests.servers.need import need, need_root
 from tests.servers.redis import RedisServer
 
@@ -121,7 +122,7 @@ def test_redis_cli_fetches_what_may_not_be_read(host: Connection, directory: Pat
     need("redis-cli")
     (directory / "data").mkdir(mode=0o700)
     told: list[bytes] = []
-    job = WatchedJob(lambda step, done: told.extend(_argvs()) if done else None)
+    job = WatchedJob(lambda step, done: told.extend(command_lines()) if done else None)
     settings = (f"repl-diskless-sync {diskless}", "unixsocketperm 777")
     with RedisServer(directory / "data", password=PASSWORD, unix=unix, settings=settings) as server:
         fill(server)
@@ -133,16 +134,6 @@ def test_redis_cli_fetches_what_may_not_be_read(host: Connection, directory: Pat
     assert restored(directory, writer.objects["dump.rdb"]) == 6
     assert told
     assert not [argv for argv in told if PASSWORD.encode() in argv]
-
-
-def _argvs() -> list[bytes]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(process.read_bytes())
-        except OSError:
-            continue
-    return found
 
 
 @pytest.mark.parametrize("diskless", ["yes", "no"])

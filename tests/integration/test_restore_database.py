@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from backends.restore.database_settings import attributes_of
 from backends.restore.plan import Phase
 from backends.restore.source import Source
 from tests.servers.backup import WatchedJob, local_host
+from tests.servers.command_lines import command_lines
 from tests.servers.database_restore import ID, Driver, Snapshots, counts, databases, lose
 from tests.servers.openssh import OpenSSH
 from tests.servers.postgres import Postgres
@@ -141,12 +142,13 @@ def test_forgetting_keeps_what_is_live_and_no_password_is_seen(
 ) -> None:
     seen: list[bytes] = []
 
-    def look(step: str, done: int) -> None:
-        for process in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                seen.append(process.read_bytes())
-
-    driver = Driver(here, postgres.installation(), whole, job=WatchedJob(look), change=streamed)
+    driver = Driver(
+        here,
+        postgres.installation(),
+        whole,
+        job=WatchedJob(lambda step, done: seen.extend(command_lines())),
+        change=streamed,
+    )
     driver.run()
     assert any(b"pg_restore" in line for line in seen)
     assert not any(postgres.password.encode() in line for line in seen)
